@@ -1,0 +1,149 @@
+"""The captured model: one fx graph for one signature, and what is known of each of its nodes.
+
+The graph has these nodes, in program order::
+
+    placeholder     one a tensor among the arguments (``in_0`` ...), one a symbolic size (``B``)
+    get_attr        a parameter, a buffer, or a tensor that is neither (``_constant_0``)
+    call_module     a leaf: a module kept whole, called with its hooks
+    call_function   a torch function, a tensor method, a custom autograd function, getitem
+    output          the flat list of the tensors (and sizes) among the outputs
+
+Nothing hangs on a node; what is known of it stands in ``TracedModel.info`` under its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from autopipe.ir.tensor import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The modes under which the model ran a node.
+
+    Args:
+        grad_enabled: Whether autograd recorded.
+        inference: Whether inference mode was on.
+        autocast: (device type, dtype name) of each autocast that was on, sorted.
+    """
+
+    grad_enabled: bool = True
+    inference: bool = False
+    autocast: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What is known of one node.
+
+    Args:
+        key: The node's identity across signatures: module FQN, operation, ordinal of the call.
+        fqn: The module whose forward ran the node ("" is the model itself); a leaf's own FQN.
+        spec: The one tensor that the node makes, or None (sizes, several tensors: these are getitem nodes).
+        region: The modes under which the node ran.
+        writes: Names of the values and attributes that the node modifies in place.
+        parameters: Canonical FQNs of the parameters that the node reads, inside a leaf included.
+        buffers: Canonical FQNs of the buffers that the node reads or writes, inside a leaf included.
+        is_random: Whether the node may draw random numbers.
+        is_view: Whether the value shares memory with an argument of the node.
+        opaque_because: Why a module with children is one node, or "".
+        source: ``file:line`` of the user's code that made the node, or "".
+    """
+
+    key: str
+    fqn: str
+    spec: TensorSpec | None = None
+    region: Region = Region()
+    writes: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    buffers: tuple[str, ...] = ()
+    is_random: bool = False
+    is_view: bool = False
+    opaque_because: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InputLeaf:
+    """One tensor among the arguments.
+
+    Args:
+        name: The placeholder.
+        path: How the user would write it, such as ``input_ids`` or ``batch['mask']``.
+        spec: Its shape over the symbolic sizes, and dtype.
+        batch_dim: The dimension that microbatches are cut along, or None.
+    """
+
+    name: str
+    path: str
+    spec: TensorSpec
+    batch_dim: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TracedModel:
+    """A model captured for one signature.
+
+    Args:
+        graph: The fx graph, as the module docstring says. Owned by this object; copy before changing.
+        info: What is known of each node, by node name.
+        modules: FQN -> the user's own module, of every leaf that the graph calls.
+        constants: Name -> tensor, of tensors that are neither parameter nor buffer.
+        inputs: The tensors among the arguments, in placeholder order.
+        in_structure: Rebuilds and flattens the arguments (``autopipe.ir.structure.Structure``).
+        out_structure: Rebuilds the output from the graph's outputs.
+        out_names: The node behind each output leaf, and None for a leaf that is a plain value.
+        sizes: Symbolic size -> its value in the example.
+        guards: Python expressions over the sizes that must hold for the graph to be right.
+        together: Groups of nodes that must share a stage because of what they write.
+        order: Pairs (before, after) that must keep their order though no value passes.
+        device: The device that the example ran on.
+    """
+
+    graph: fx.Graph
+    info: Mapping[str, NodeInfo]
+    modules: Mapping[str, torch.nn.Module]
+    constants: Mapping[str, torch.Tensor]
+    inputs: tuple[InputLeaf, ...]
+    in_structure: Any
+    out_structure: Any
+    out_names: tuple[str | None, ...]
+    sizes: Mapping[str, int]
+    guards: tuple[str, ...]
+    together: tuple[tuple[str, ...], ...] = ()
+    order: tuple[tuple[str, str], ...] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def compute_nodes(self) -> list[fx.Node]:
+        """Return the nodes that run: calls of modules and functions, in program order."""
+        return [node for node in self.graph.nodes if node.op in ("call_module", "call_function")]
+
+    def verify(self) -> None:
+        """Check that the graph is well formed and every node that runs is known.
+
+        Raises:
+            AssertionError: Naming the node that breaks a rule; such a graph is a bug of autopipe.
+        """
+        self.graph.lint()
+        names = {node.name for node in self.graph.nodes}
+        for node in self.compute_nodes():
+            assert node.name in self.info, f"node {node.name} has no info"
+            if node.op == "call_module":
+                assert str(node.target) in self.modules, f"node {node.name} calls unknown module {node.target}"
+        for name in [name for group in self.together for name in group] + [n for pair in self.order for n in pair]:
+            assert name in names, f"{name} is grouped or ordered but not in the graph"
+
+    def __str__(self) -> str:
+        """Print one line a node: name, what it calls, its tensor."""
+        lines = [f"TracedModel({len(self.compute_nodes())} nodes, sizes {dict(self.sizes)})"]
+        for node in self.compute_nodes():
+            info = self.info[node.name]
+            target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)
+            lines.append(f"  {node.name:<40} {target!s:<28} {info.spec or ''}")
+        return "\n".join(lines)

@@ -187,7 +187,6 @@ class EncoderDecoder(nn.Module):
     """The translation model."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         self.config = config
         self.shared = nn.Embedding(config.vocab, config.width)

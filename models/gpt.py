@@ -95,7 +95,6 @@ class GPT(nn.Module):
     """The language model."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab, config.width)

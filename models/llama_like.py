@@ -148,7 +148,6 @@ class LlamaLike(nn.Module):
     """The language model."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab, config.width)

@@ -40,7 +40,6 @@ class LockedDropout(nn.Module):
     """Dropout that drops the same channels at every time step of a sequence."""
 
     def __init__(self, p: float) -> None:
-        """Set the probability of dropping a channel."""
         super().__init__()
         self.p = p
 
@@ -56,7 +55,6 @@ class LSTMLanguageModel(nn.Module):
     """The language model."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         self.embed = nn.Embedding(config.vocab, config.width)
         self.locked_in = LockedDropout(config.dropout)

@@ -149,7 +149,6 @@ class MixtureOfExperts(nn.Module):
     """The language model."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab, config.width)
         self.embed_positions = nn.Embedding(config.context, config.width)

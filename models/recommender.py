@@ -98,7 +98,6 @@ class Recommender(nn.Module):
     """The predictor."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         n_vectors = len(TABLES) + 2
         flat = n_vectors * config.width

@@ -70,7 +70,6 @@ class ResNet(nn.Module):
     """The classifier."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         width = config.width
         self.conv1 = nn.Conv2d(config.channels, width, 3, padding=1, bias=False)

@@ -99,7 +99,6 @@ class TiedLM(nn.Module):
     """The masked language model."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab, config.embedding)

@@ -93,7 +93,6 @@ class TwoTower(nn.Module):
     """The retrieval model."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         self.query = QueryTower(config)
         self.item = ItemTower(config)

@@ -132,7 +132,6 @@ class UNet(nn.Module):
     """The noise predictor."""
 
     def __init__(self, config: Config) -> None:
-        """Make the modules of these sizes."""
         super().__init__()
         self.config = config
         widths = [config.width * 2**level for level in range(config.n_levels)]

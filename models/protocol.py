@@ -48,7 +48,7 @@ class ModelFile(Protocol):
         ...
 
     def loss(self, output: Any, target: Any = None) -> Tensor:
-        """Reduce one output to a scalar, a mean over the samples."""
+        """Reduce one output to a scalar, a mean: over the samples, in `encoder_decoder` over the labels."""
         ...
 
 

@@ -11,7 +11,8 @@ The text grammar of an action, which schedules, errors and drawings share::
     2SEND_B1>0:block_a    stage 2 sends the gradient of block_a back
     0RECV_B1<2:block_a    stage 0 receives it
 
-The compute part is that of torch.distributed.pipelining (``schedules._Action``), so that a row can be pasted there.
+The compute part is that of torch.distributed.pipelining (``schedules._Action``), so that a row can be pasted
+there.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from autopipe.errors import ScheduleError
 
-__all__ = ["Action", "Op", "Transfer"]
+__all__ = ["Action", "Message", "Op", "Transfer"]
 
 
 class Op(StrEnum):
@@ -36,7 +37,7 @@ class Op(StrEnum):
 
     F = "F"
     B = "B"
-    I = "I"  # noqa: E741 - the name of the field: Zero Bubble Pipeline Parallelism, https://arxiv.org/abs/2401.10241
+    I = "I"  # noqa: E741 - the letter of Zero Bubble Pipeline Parallelism, https://arxiv.org/abs/2401.10241
     W = "W"
     U = "U"
     SEND = "SEND"
@@ -50,6 +51,28 @@ class Op(StrEnum):
 
 _COMPUTE: Final = re.compile(r"(\d+)(?:([FBIW])(\d+)|(U))")
 _COMM: Final = re.compile(r"(\d+)(SEND|RECV)_([FB])(\d+)([<>])(\d+):(\S+)")
+
+
+class Message(NamedTuple):
+    """What a SEND and its RECV have in common: the key of a value, or of its gradient, on its way.
+
+    Args:
+        value: Name of the value.
+        carries: "F" the value itself, "B" its gradient.
+        src: The stage that sends.
+        dst: The stage that receives.
+        microbatch: Which microbatch.
+    """
+
+    value: str
+    carries: Literal["F", "B"]
+    src: int
+    dst: int
+    microbatch: int
+
+    def __str__(self) -> str:
+        """Return it as its SEND."""
+        return f"{self.src}SEND_{self.carries}{self.microbatch}>{self.dst}:{self.value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +138,21 @@ class Action:
             why="An action reads 2F0, 1B3, 1I0, 1W0, 2U, 0SEND_F1>2:name or 2RECV_F1<0:name.",
         )
 
+    @property
+    def message(self) -> Message:
+        """The message that a SEND or a RECV is one end of; both ends give the same.
+
+        Example:
+            >>> Action.parse("0SEND_F1>2:h").message == Action.parse("2RECV_F1<0:h").message
+            True
+        """
+        assert self.peer is not None, self
+        assert self.value is not None, self
+        assert self.carries is not None, self
+        assert self.microbatch is not None, self
+        src, dst = (self.stage, self.peer) if self.op is Op.SEND else (self.peer, self.stage)
+        return Message(self.value, self.carries, src, dst, self.microbatch)
+
     def verify(self) -> None:
         """Check that the fields fit the op.
 
@@ -122,16 +160,21 @@ class Action:
             ScheduleError: If a field that the op needs is missing, or one is given that it does not have.
         """
         if problem := self._problem():
-            raise ScheduleError(f"{self.stage}{self.op} of microbatch {self.microbatch} {problem}.", where=repr(self))
+            raise ScheduleError(
+                f"{self.stage}{self.op} of microbatch {self.microbatch} {problem}.", where=repr(self)
+            )
 
     def _problem(self) -> str:
-        if self.stage < 0 or (self.microbatch or 0) < 0 or (self.peer or 0) < 0:
+        if min(self.stage, self.microbatch or 0, self.peer or 0) < 0:
             return "has a negative number"
         if (self.microbatch is None) != (self.op is Op.U):
             return "has a microbatch, which an update has not" if self.op is Op.U else "needs a microbatch"
-        if not self.op.is_comm:
-            given = (self.peer, self.value, self.carries) != (None, None, None)
-            return "computes, so it has no peer, value or carries" if given else ""
+        if self.op.is_comm:
+            return self._message_problem()
+        given = (self.peer, self.value, self.carries) != (None, None, None)
+        return "computes, so it has no peer, value or carries" if given else ""
+
+    def _message_problem(self) -> str:
         if self.peer is None or not self.value or self.carries not in {"F", "B"}:
             return "needs a peer, a value and carries F or B"
         if any(char.isspace() for char in self.value):
@@ -173,13 +216,17 @@ class Transfer:
         """Check the name, the direction and the sizes.
 
         Raises:
-            ScheduleError: If the name is empty or has a blank, if dst is not after src, or if a size is negative.
+            ScheduleError: If the name is empty or has a blank, if dst is not after src, or if a size is
+                negative.
         """
         if not self.value or any(char.isspace() for char in self.value):
-            raise ScheduleError(f"A transfer is named {self.value!r}.", why="A name has no blanks and is not empty.")
+            raise ScheduleError(
+                f"A transfer is named {self.value!r}.", why="A name has no blanks and is not empty."
+            )
         if not 0 <= self.src < self.dst:
             raise ScheduleError(
-                f"{self.value} goes from stage {self.src} to stage {self.dst}.", why="Values go to later stages."
+                f"{self.value} goes from stage {self.src} to stage {self.dst}.",
+                why="Values go to later stages.",
             )
         if self.nbytes < 0 or self.grad_nbytes < 0:
             raise ScheduleError(f"{self.value} has a negative size.", where=str(self))

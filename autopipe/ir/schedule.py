@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from autopipe.errors import ScheduleError
-from autopipe.ir.action import Action, Op, Transfer
+from autopipe.ir.action import Action, Message, Op, Transfer
 from autopipe.ir.schedule_rules import broken_rules
 
-__all__ = ["Action", "Op", "Schedule", "Transfer"]
+__all__ = ["Action", "Message", "Op", "Schedule", "Transfer"]
 
 _GRID_STEPS = 6  # actions shown before and after a mark: a line stays readable with 64 stages
 _ROW = re.compile(r"rank (\d+):(.*)")
@@ -81,15 +81,20 @@ class Schedule:
             ScheduleError: If a word is no action, or if a stage appears in no row or in two.
         """
         parsed = tuple(
-            tuple(Action.parse(word) for word in (row.split() if isinstance(row, str) else row)) for row in rows
+            tuple(Action.parse(word) for word in (row.split() if isinstance(row, str) else row))
+            for row in rows
         )
         rank_of: dict[int, int] = {}
         n_microbatches = 0
         for rank, row in enumerate(parsed):
             for action in row:
                 if (other := rank_of.setdefault(action.stage, rank)) != rank:
-                    raise ScheduleError(f"stage {action.stage} is on rank {other} and on rank {rank}.", where=str(action))
-                n_microbatches = max(n_microbatches, -1 if action.microbatch is None else action.microbatch + 1)
+                    raise ScheduleError(
+                        f"stage {action.stage} is on rank {other} and on rank {rank}.", where=str(action)
+                    )
+                n_microbatches = max(
+                    n_microbatches, -1 if action.microbatch is None else action.microbatch + 1
+                )
         n_stages = max(rank_of, default=-1) + 1
         if missing := sorted(set(range(n_stages)) - set(rank_of)):
             raise ScheduleError(f"stage {missing[0]} has no action in any row of {name}.")
@@ -117,24 +122,28 @@ class Schedule:
         title, *lines = text.strip().splitlines() or [""]
         name, colon, _ = title.partition(":")
         if not colon:
-            raise ScheduleError(f"{title!r} is no title of a schedule.", why="It reads 1f1b: 2 stages, 2 microbatches.")
+            raise ScheduleError(
+                f"{title!r} is no title of a schedule.", why="It reads 1f1b: 2 stages, 2 microbatches."
+            )
         rows: list[str] = []
         for line in lines:
             match = _ROW.fullmatch(line.strip())
             if match is None or int(match[1]) != len(rows):
-                raise ScheduleError(f"{line!r} is not the row of rank {len(rows)}.", why="It reads rank 0: 0F0 0F1.")
+                raise ScheduleError(
+                    f"{line!r} is not the row of rank {len(rows)}.", why="It reads rank 0: 0F0 0F1."
+                )
             rows.append(match[2])
         return cls.from_rows(name, rows)
 
     def to_csv(self) -> str:
-        """Return one line a rank, one cell an action; torch.distributed.pipelining loads it if it has no comms."""
+        """Return one line a rank, one cell an action; without comms torch.distributed.pipelining loads it."""
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows([map(str, row) for row in self.rows])
         return out.getvalue()
 
     @classmethod
     def from_csv(cls, text: str, *, name: str) -> Schedule:
-        """Read a schedule from what ``to_csv`` gave, or from a compute-only file of torch.distributed.pipelining.
+        """Read what ``to_csv`` gave, or a compute-only file of torch.distributed.pipelining.
 
         Args:
             text: One line a rank, one cell an action; empty cells are bubbles and dropped.
@@ -146,7 +155,9 @@ class Schedule:
         Raises:
             ScheduleError: If a cell is no action.
         """
-        return cls.from_rows(name, [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(io.StringIO(text))])
+        return cls.from_rows(
+            name, [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(io.StringIO(text))]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the schedule as a dict that ``from_json`` reads; a row is one string."""
@@ -180,8 +191,8 @@ class Schedule:
         """Return the rows around the marked steps, each mark with ``<-- ERROR HERE`` after its action.
 
         Args:
-            marks: rank -> step in its row; the length of the row marks its end. Ranks without a mark are shown
-                at the same step as the first mark.
+            marks: rank -> step in its row; the length of the row marks its end. Ranks without a mark are
+                shown at the same step as the first mark.
 
         Returns:
             One line a rank.
@@ -199,7 +210,7 @@ class Schedule:
         return f"rank {rank}: {head}{' '.join(words)}{tail}".rstrip()
 
     def verify(self) -> None:
-        """Check the schedule by itself: every forward and backward there once, in order, every SEND with its RECV.
+        """Check that every forward and backward is there once and in order, and every SEND has its RECV.
 
         Whether ranks wait for each other in a circle is found by ``autopipe.schedule.simulate``.
         Linear in the number of actions.
@@ -217,6 +228,8 @@ class Schedule:
         if self.n_stages < 1 or self.n_microbatches < 1 or len(self.rank_of_stage) != self.n_stages:
             raise ScheduleError(f"{self!r} needs a stage, a microbatch, and a rank for every stage.")
         if strays := [rank for rank in self.rank_of_stage if not 0 <= rank < self.n_ranks]:
-            raise ScheduleError(f"{self!r} has a stage on rank {strays[0]}.", where=f"rank_of_stage={self.rank_of_stage}")
+            raise ScheduleError(
+                f"{self!r} has a stage on rank {strays[0]}.", where=f"rank_of_stage={self.rank_of_stage}"
+            )
         for problem in broken_rules(self.rows, self.rank_of_stage, self.n_microbatches):
             raise ScheduleError(problem.text, where=self.grid({problem.rank: problem.step}))

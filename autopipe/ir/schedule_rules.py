@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from autopipe.errors import ScheduleError
-from autopipe.ir.action import Action, Op
+from autopipe.ir.action import Action, Message, Op
 
 Rows = Sequence[Sequence[Action]]
 _Compute = tuple[int, str, int | None]  # stage, op, microbatch
-_Message = tuple[str | None, str | None, int | None, int | None, int | None]  # value, carries, from, to, microbatch
 
 
 class Problem(NamedTuple):
@@ -62,7 +61,9 @@ def _misplaced(rows: Rows, rank_of_stage: Sequence[int], n_microbatches: int) ->
             except ScheduleError as error:
                 yield Problem(error.what, rank, step)
             if not action.stage < n_stages or rank_of_stage[action.stage] != rank:
-                yield Problem(f"{action} is on rank {rank}, which does not hold stage {action.stage}.", rank, step)
+                yield Problem(
+                    f"{action} is on rank {rank}, which does not hold stage {action.stage}.", rank, step
+                )
             if action.peer is not None and not action.peer < n_stages:
                 yield Problem(f"{action} has no stage at the other end.", rank, step)
             if (action.microbatch or 0) >= n_microbatches:
@@ -70,7 +71,7 @@ def _misplaced(rows: Rows, rank_of_stage: Sequence[int], n_microbatches: int) ->
 
 
 def _out_of_order(rows: Rows) -> Iterator[Problem]:
-    """Each stage takes a microbatch as RECV, F, SEND, RECV, B, SEND, or with I and W for B, each compute once."""
+    """Each stage takes a microbatch as RECV, F, SEND, RECV, B (or I, later W), SEND, each compute once."""
     for rank, row in enumerate(rows):
         done: set[_Compute] = set()
         for step, action in enumerate(row):
@@ -101,12 +102,19 @@ def _order_problem(action: Action, done: set[_Compute]) -> str:
 
 def _incomplete(rows: Rows, rank_of_stage: Sequence[int], n_microbatches: int) -> Iterator[Problem]:
     """Each stage runs each microbatch forward, and backward too unless nobody runs any backward."""
-    done = {(action.stage, action.op.value, action.microbatch) for row in rows for action in row if not action.op.is_comm}
+    done = {
+        (action.stage, action.op.value, action.microbatch)
+        for row in rows
+        for action in row
+        if not action.op.is_comm
+    }
     trains = any(op in {"B", "I"} for _, op, _ in done)
     for stage, rank in enumerate(rank_of_stage):
         for microbatch in range(n_microbatches):
             if (stage, "F", microbatch) not in done:
-                yield Problem(f"stage {stage} has no forward of microbatch {microbatch}.", rank, len(rows[rank]))
+                yield Problem(
+                    f"stage {stage} has no forward of microbatch {microbatch}.", rank, len(rows[rank])
+                )
             if trains and (stage, "B", microbatch) not in done and (stage, "W", microbatch) not in done:
                 text = f"stage {stage} has no complete backward of microbatch {microbatch}."
                 yield Problem(text, rank, len(rows[rank]))
@@ -114,14 +122,12 @@ def _incomplete(rows: Rows, rank_of_stage: Sequence[int], n_microbatches: int) -
 
 def _unmatched(rows: Rows) -> Iterator[Problem]:
     """Each SEND has one RECV at the other end, and each RECV one SEND."""
-    ends: dict[Op, dict[_Message, tuple[int, int]]] = {Op.SEND: {}, Op.RECV: {}}
+    ends: dict[Op, dict[Message, tuple[int, int]]] = {Op.SEND: {}, Op.RECV: {}}
     for rank, row in enumerate(rows):
         for step, action in enumerate(row):
-            if action.op.is_comm:
-                path = (action.stage, action.peer) if action.op is Op.SEND else (action.peer, action.stage)
-                message = (action.value, action.carries, *path, action.microbatch)
-                if ends[action.op].setdefault(message, (rank, step)) != (rank, step):
-                    yield Problem(f"{action} comes twice.", rank, step)
+            here = (rank, step)
+            if action.op.is_comm and ends[action.op].setdefault(action.message, here) != here:
+                yield Problem(f"{action} comes twice.", rank, step)
     for op, other in ((Op.SEND, Op.RECV), (Op.RECV, Op.SEND)):
         for message, (rank, step) in ends[op].items():
             if message not in ends[other]:

@@ -132,7 +132,9 @@ class Timeline:
         for rank in range(self.n_ranks):
             compute_ms, send_ms, recv_ms = (self.busy_ms(rank, lane) for lane in ("compute", "send", "recv"))
             share = 100 * compute_ms / makespan_ms if makespan_ms else 0.0
-            times = f"compute {compute_ms:.3f} ms ({share:.1f} %), send {send_ms:.3f} ms, recv {recv_ms:.3f} ms"
+            times = (
+                f"compute {compute_ms:.3f} ms ({share:.1f} %), send {send_ms:.3f} ms, recv {recv_ms:.3f} ms"
+            )
             lines.append(f"rank {rank}: {times}")
         return "\n".join(lines)
 
@@ -140,13 +142,16 @@ class Timeline:
         """Check that every span is on a rank, and that no two of one lane overlap.
 
         Raises:
-            ScheduleError: If a span is wrong by itself, on no rank, or overlaps the one before it on its lane.
+            ScheduleError: If a span is wrong by itself, on no rank, or overlaps the one before it on its
+                lane.
         """
         lanes: dict[tuple[int, str], list[Span]] = defaultdict(list)
         for span in self.spans:
             span.verify()
             if span.rank >= self.n_ranks:
-                raise ScheduleError(f"{span.label} is on rank {span.rank} of {self.n_ranks}.", where=str(span))
+                raise ScheduleError(
+                    f"{span.label} is on rank {span.rank} of {self.n_ranks}.", where=str(span)
+                )
             lanes[span.rank, span.lane].append(span)
         for (rank, lane), spans in lanes.items():
             for before, after in pairwise(sorted(spans, key=lambda span: (span.start_ms, span.end_ms))):
@@ -156,7 +161,10 @@ class Timeline:
 
     def to_json(self) -> dict[str, Any]:
         """Return the timeline as a dict that ``from_json`` reads."""
-        return {"n_ranks": self.n_ranks, "spans": [{**asdict(span), "op": span.op.value} for span in self.spans]}
+        return {
+            "n_ranks": self.n_ranks,
+            "spans": [{**asdict(span), "op": span.op.value} for span in self.spans],
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Timeline:

@@ -1,0 +1,14 @@
+"""Schedules as data: builders by name, passes from schedule to schedule, and the simulator.
+
+``build`` gives a schedule of computes, ``insert_comms`` adds the messages, ``simulate`` times either.
+"""
+
+from __future__ import annotations
+
+from autopipe.schedule.comms import insert_comms
+from autopipe.schedule.forward_only import forward_only
+from autopipe.schedule.in_flight import in_flight
+from autopipe.schedule.registry import ROWS, build
+from autopipe.schedule.simulate import LinkMs, simulate
+
+__all__ = ["ROWS", "LinkMs", "build", "forward_only", "in_flight", "insert_comms", "simulate"]

@@ -255,7 +255,7 @@ class CostGraph:
 
     def __len__(self) -> int:
         """Number of nodes."""
-        return self.graph.number_of_nodes()
+        return int(self.graph.number_of_nodes())
 
     def __str__(self) -> str:
         """One line: sizes and totals."""

@@ -131,8 +131,10 @@ class Hardware:
         """
         if not self.devices or not self.links:
             raise PartitionError(f"hardware {self.name!r} needs at least one device and one link.")
-        for part in (*self.devices, *self.links):
-            part.verify()
+        for device in self.devices:
+            device.verify()
+        for link in self.links:
+            link.verify()
         if len(self.devices) > 1 and len(self.links) not in (1, len(self.devices) - 1, len(self.devices)):
             raise PartitionError(
                 f"hardware {self.name!r} has {len(self.devices)} devices and {len(self.links)} links.",

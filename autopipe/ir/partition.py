@@ -138,7 +138,9 @@ class Partition:
             counted[stage] += 1
         for index, cost in enumerate(self.stages):
             if cost.index != index or cost.n_nodes != counted[index]:
-                raise PartitionError(f"stage {index}: its cost is of stage {cost.index}, {cost.n_nodes} nodes.")
+                raise PartitionError(
+                    f"stage {index}: its cost is of stage {cost.index}, {cost.n_nodes} nodes."
+                )
         if sorted(set(self.rank_of_stage)) != list(range(self.n_ranks)):
             raise PartitionError(f"ranks {self.rank_of_stage} are not 0 to {self.n_ranks - 1}.")
         self.certificate.verify()
@@ -171,12 +173,12 @@ class Partition:
         c = self.certificate
         plural = "stage" if self.n_stages == 1 else "stages"
         lines = [
-            f"{self.n_stages} {plural}, bottleneck {c.bottleneck_ms:g} ms, lower bound {c.lower_bound_ms:g} ms "
-            f"(gap {c.gap:.2%}), {c.method}".replace("%)", " %)")
+            f"{self.n_stages} {plural}, bottleneck {c.bottleneck_ms:g} ms, lower bound {c.lower_bound_ms:g} "
+            f"ms (gap {c.gap:.2%}), {c.method}".replace("%)", " %)")
         ]
-        for s in self.stages:
-            lines.append(
-                f"  stage {s.index}: {s.n_nodes} nodes, fwd {s.fwd_ms:g} ms, bwd {s.bwd_ms:g} ms, "
-                f"comm {s.comm_ms:g} ms, total {s.total_ms:g} ms, {s.memory_bytes} bytes"
-            )
+        lines += [
+            f"  stage {s.index}: {s.n_nodes} nodes, fwd {s.fwd_ms:g} ms, bwd {s.bwd_ms:g} ms, "
+            f"comm {s.comm_ms:g} ms, total {s.total_ms:g} ms, {s.memory_bytes} bytes"
+            for s in self.stages
+        ]
         return "\n".join(lines)

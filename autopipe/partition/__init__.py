@@ -1,0 +1,17 @@
+"""Where to cut: the exact min-max split of a cost graph, with a certificate. Never loads torch."""
+
+from autopipe.partition.baselines import by_parameters, uniform_layers
+from autopipe.partition.objective import MemoryRule, Objective, Rules
+from autopipe.partition.problem import Problem, compile_problem
+from autopipe.partition.solver import solve
+
+__all__ = [
+    "MemoryRule",
+    "Objective",
+    "Problem",
+    "Rules",
+    "by_parameters",
+    "compile_problem",
+    "solve",
+    "uniform_layers",
+]

@@ -1,0 +1,207 @@
+"""The price of a stage: the one place that says what a stage costs; solvers, bounds and baselines ask here.
+
+::
+
+    total_ms = forward + backward of the nodes in the stage
+             + every net it sends     (once, at the link out of the stage)
+             + every net it receives  (once, at the link into the stage)        or the largest of the three
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from autopipe.errors import PartitionError
+from autopipe.ir.cost_graph import CostGraph
+from autopipe.ir.hardware import Hardware, Link
+from autopipe.ir.partition import StageCost
+from autopipe.partition.nets import Net, build_nets
+
+ELEMENT_BYTES = 4
+"""Bytes of a parameter element, by which optimizer bytes an element become bytes a parameter byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRule:
+    """What a stage has to hold.
+
+    Args:
+        param_multiplier: Bytes a parameter byte; None: parameter, gradient and optimizer state.
+        keeps_received: Received values are kept until their backward is done.
+    """
+
+    param_multiplier: float | None = None
+    keeps_received: bool = True
+
+    def bytes_per_param_byte(self, hardware: Hardware) -> float:
+        """The multiplier on that hardware."""
+        if self.param_multiplier is not None:
+            return self.param_multiplier
+        return 2.0 + hardware.optimizer_bytes_per_param / ELEMENT_BYTES
+
+
+def net_ms(net: Net, link: Link) -> float:
+    """Time of one net over one link, forward and back."""
+    return net.share * (link.transfer_ms(net.out_bytes) + link.transfer_ms(net.grad_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a caller may choose about prices and memory.
+
+    Args:
+        in_flight: Microbatches in flight by stage; None: ``n_stages - stage``, what 1F1B holds.
+        n_microbatches: Over how many the exchange of tied parameters is spread; None: 4 a stage.
+        memory: What counts as memory.
+        memory_limit_bytes: What a stage may hold.
+        allow_recompute: A stage that does not fit may run its forward twice instead of keeping values.
+        recomputed: Values that reading stages compute again.
+    """
+
+    in_flight: tuple[int, ...] | None = None
+    n_microbatches: int | None = None
+    memory: MemoryRule = MemoryRule()
+    memory_limit_bytes: int | None = None
+    allow_recompute: bool = False
+    recomputed: frozenset[str] = frozenset()
+
+
+class Objective:
+    """Prices stages of one cost graph on one hardware.
+
+    Args:
+        graphs: The cost graph, or one a position over the same nodes where devices differ.
+        hardware: Links, overlap and optimizer bytes.
+        n_stages: How many stages there will be.
+        rules: What the caller chose.
+
+    Raises:
+        PartitionError: Wrong lengths, or graphs that differ in more than their times.
+    """
+
+    def __init__(
+        self,
+        graphs: CostGraph | Sequence[CostGraph],
+        hardware: Hardware,
+        n_stages: int,
+        rules: Rules | None = None,
+    ) -> None:
+        """Index nodes and nets once."""
+        self.graphs = (graphs,) if isinstance(graphs, CostGraph) else tuple(graphs)
+        self.graph = self.graphs[0]
+        self.hardware = hardware
+        self.n_stages = n_stages
+        self.rules = rules = rules or Rules()
+        self.in_flight = rules.in_flight if rules.in_flight is not None else tuple(range(n_stages, 0, -1))
+        self.recomputed = tuple(name for name in self.graph.graph if name in rules.recomputed)
+        self.names = tuple(self.graph.graph)
+        self.index = {name: i for i, name in enumerate(self.names)}
+        self.nodes = [graph.nodes for graph in self.graphs]
+        self.nets = build_nets(self.graph, rules.n_microbatches or 4 * n_stages, rules.recomputed)
+        self._nets_of: list[list[int]] = [[] for _ in self.names]
+        for i, net in enumerate(self.nets):
+            for pin in net.pins:
+                self._nets_of[pin].append(i)
+        self.param_multiplier = rules.memory.bytes_per_param_byte(hardware)
+        self._check()
+
+    def _check(self) -> None:
+        for graph in self.graphs[1:]:
+            if tuple(graph.graph) != self.names:
+                raise PartitionError("cost graphs of different positions have different nodes.")
+        if len(self.in_flight) != self.n_stages:
+            raise PartitionError(
+                f"in_flight has {len(self.in_flight)} numbers for {self.n_stages} stages.",
+                remedy="one number a stage, the first stage first.",
+            )
+
+    def send_ms(self, net: Net, stage: int) -> float:
+        """What the stage that makes the net pays if others read it."""
+        return 0.0 if net.again else net_ms(net, self.hardware.link_out(stage))
+
+    def recv_ms(self, net: Net, stage: int) -> float:
+        """What a stage that reads the net pays if another makes it."""
+        if net.again:
+            return self.nodes[stage % len(self.nodes)][net.maker].compute_ms
+        return net_ms(net, self.hardware.link_in(stage))
+
+    def price(self, members: Iterable[int], stage: int) -> StageCost:
+        """What a set of nodes costs as that stage.
+
+        Args:
+            members: Node indices.
+            stage: Its position.
+
+        Returns:
+            Its cost; ``recompute`` is chosen only where the memory limit needs it.
+
+        Complexity: linear in the pins of its nets.
+        """
+        inside = set(members)
+        nodes = self.nodes[stage % len(self.nodes)]
+        touched = sorted({net for i in inside for net in self._nets_of[i]})
+        cut = [net for net in map(self.nets.__getitem__, touched) if not inside.issuperset(net.pins)]
+        sent = [net for net in cut if net.maker in inside]
+        received = [net for net in cut if net.maker not in inside]
+        send_ms = math.fsum(self.send_ms(net, stage) for net in sent)
+        recv_ms = math.fsum(self.recv_ms(net, stage) for net in received)
+        fwd_ms = math.fsum(nodes[i].fwd_ms for i in inside)
+        bwd_ms = math.fsum(nodes[i].bwd_ms for i in inside)
+        param_bytes = sum(nodes[i].param_bytes for i in inside) - self._double_counted(inside)
+        saved_bytes = sum(nodes[i].saved_bytes for i in inside)
+        kept = sum(net.out_bytes for net in received if not net.again and not net.tied)
+        kept = kept if self.rules.memory.keeps_received else 0
+        fixed = param_bytes * self.param_multiplier
+        memory = math.ceil(fixed + self.in_flight[stage] * (saved_bytes + kept))
+        recompute = self._recompute_helps(memory, saved_bytes)
+        if recompute:
+            bwd_ms += fwd_ms
+            memory = math.ceil(fixed + self.in_flight[stage] * kept + saved_bytes)
+        return StageCost(
+            index=stage,
+            fwd_ms=fwd_ms,
+            bwd_ms=bwd_ms,
+            recv_bytes=sum(net.out_bytes + net.grad_bytes for net in received if not net.again),
+            send_bytes=sum(net.out_bytes + net.grad_bytes for net in sent if not net.again),
+            comm_ms=recv_ms + send_ms,
+            total_ms=self.combine(fwd_ms + bwd_ms, recv_ms, send_ms),
+            param_bytes=param_bytes,
+            saved_bytes=saved_bytes,
+            in_flight=self.in_flight[stage],
+            memory_bytes=memory,
+            n_nodes=len(inside),
+            recompute=recompute,
+        )
+
+    def combine(self, compute_ms: float, recv_ms: float, send_ms: float) -> float:
+        """Sum of the three, or their maximum where transfers run beside compute."""
+        if self.hardware.overlap:
+            return max(compute_ms, recv_ms, send_ms)
+        return compute_ms + recv_ms + send_ms
+
+    def _recompute_helps(self, memory: int, saved_bytes: int) -> bool:
+        limit = self.rules.memory_limit_bytes
+        return self.rules.allow_recompute and limit is not None and memory > limit and saved_bytes > 0
+
+    def _double_counted(self, inside: set[int]) -> int:
+        extra = 0
+        for tied in self.graph.tied:
+            held = sum(self.index[name] in inside for name in tied.nodes)
+            extra += tied.nbytes * max(held - 1, 0)
+        return extra
+
+    def price_all(self, stage_of: Mapping[str, int]) -> tuple[StageCost, ...]:
+        """What every stage of a partition costs.
+
+        Args:
+            stage_of: Node name to stage.
+
+        Returns:
+            One cost a stage.
+        """
+        members: list[list[int]] = [[] for _ in range(self.n_stages)]
+        for name, stage in stage_of.items():
+            members[stage].append(self.index[name])
+        return tuple(self.price(nodes, stage) for stage, nodes in enumerate(members))

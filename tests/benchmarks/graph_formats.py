@@ -1,0 +1,197 @@
+"""Readers of the three public formats of partition problems; each gives a cost graph and solver options.
+
+::
+
+    *.json      "Efficient Algorithms for Device Placement of DNN Graph Operators" (NeurIPS 2020)
+    *.json.gz   torch.export graphs priced by a roofline
+    *.txt       PipeDream profiles (SOSP 2019)
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from autopipe.ir.cost_graph import CostGraph, CostNode
+from autopipe.ir.hardware import Device, Hardware, Link
+from autopipe.partition import MemoryRule
+
+BYTES_PER_MS = 10**9
+"""Costs given in milliseconds become this many bytes a millisecond on a link of that bandwidth."""
+
+FX_STAGES = (4, 8, 16)
+PIPEDREAM_BYTES_PER_S = 1e9
+
+
+@dataclass(frozen=True)
+class PublicProblem:
+    """One graph with everything that ``solve`` needs, but the number of stages."""
+
+    name: str
+    kind: str
+    graph: CostGraph
+    hardware: Hardware
+    n_stages: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def read_folder(folder: Path) -> Iterator[PublicProblem]:
+    """Every graph of a folder, in the order of the file names."""
+    for path in sorted(folder.iterdir()):
+        if path.name.endswith((".json", ".json.gz")) or path.suffix == ".txt":
+            yield read_problem(path)
+
+
+def read_problem(path: Path) -> PublicProblem:
+    """One file, whatever its format."""
+    name = re.sub(r"\.(json\.gz|json|txt)$", "", path.name)
+    if path.suffix == ".txt":
+        return _pipedream(name, path.read_text())
+    raw = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+    data = json.loads(raw)
+    return _device_placement(name, data) if "maxFPGAs" in data else _fx(name, data)
+
+
+def _hardware(bytes_per_s: float, *, overlap: bool = False) -> Hardware:
+    device = Device("any", {}, 1.0, 1, 0.0, "the profile")
+    return Hardware("any", (device,), (Link("any", bytes_per_s, 0.0, "the profile"),), overlap)
+
+
+def _ordered(ids: list[int], edges: list[tuple[int, int]]) -> list[int]:
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(ids)
+    graph.add_edges_from(edges)
+    place = {node: at for at, node in enumerate(ids)}
+    return list(nx.lexicographical_topological_sort(graph, key=place.__getitem__))
+
+
+def _device_placement(name: str, data: dict[str, Any]) -> PublicProblem:
+    raw = {node["id"]: node for node in data["nodes"]}
+    edges = list(dict.fromkeys((e["sourceId"], e["destId"]) for e in data["edges"]))
+    cost = {e["sourceId"]: e["cost"] for e in data["edges"]}
+    nodes = [
+        CostNode(
+            str(i),
+            fwd_ms=raw[i]["fpgaLatency"],
+            out_bytes=round(cost.get(i, 0.0) * BYTES_PER_MS),
+            param_bytes=round(raw[i]["size"]),
+        )
+        for i in _ordered(list(raw), edges)
+    ]
+    followers, colours = _colours(raw, edges)
+    graph = CostGraph.build(nodes, [(str(a), str(b)) for a, b in edges], together=colours)
+    options = {
+        "followers": followers,
+        "allow_empty": True,
+        "memory": MemoryRule(param_multiplier=1.0, keeps_received=False),
+        "memory_limit_bytes": int(data["maxSizePerFPGA"]),
+    }
+    hardware = _hardware(BYTES_PER_MS * 1e3)
+    return PublicProblem(name, "device placement", graph, hardware, (data["maxFPGAs"],), options)
+
+
+def _colours(
+    raw: dict[int, dict[str, Any]], edges: list[tuple[int, int]]
+) -> tuple[dict[str, str], list[list[str]]]:
+    """Backward nodes follow the forward node of their colour; those without one follow a neighbour."""
+    forward: dict[int, list[str]] = {}
+    leader: dict[int, int] = {}
+    for i, node in raw.items():
+        if node.get("colorClass") is not None and not node["isBackwardNode"]:
+            forward.setdefault(node["colorClass"], []).append(str(i))
+            leader.setdefault(node["colorClass"], i)
+    follows: dict[int, int] = {}
+    colour_of_orphan: dict[int, int] = {}
+    orphans = []
+    for i, node in raw.items():
+        if node["isBackwardNode"]:
+            if node.get("colorClass") in leader:
+                follows[i] = leader[node["colorClass"]]
+            else:
+                orphans.append(i)
+    neighbours: dict[int, list[int]] = {}
+    for a, b in edges:
+        neighbours.setdefault(a, []).append(b)
+        neighbours.setdefault(b, []).append(a)
+    while orphans:
+        placed = [
+            i
+            for i in orphans
+            if any(j in follows or not raw[j]["isBackwardNode"] for j in neighbours.get(i, ()))
+        ]
+        for i in placed or orphans[:1]:
+            near = [j for j in neighbours.get(i, ()) if j in follows or not raw[j]["isBackwardNode"]]
+            known = colour_of_orphan.get(raw[i].get("colorClass") or -1)
+            target = (
+                known if known is not None else follows.get(near[0], near[0]) if near else next(iter(raw))
+            )
+            follows[i] = target
+            if raw[i].get("colorClass") is not None:
+                colour_of_orphan[raw[i]["colorClass"]] = target
+        orphans = [i for i in orphans if i not in follows]
+    return {str(a): str(b) for a, b in follows.items()}, [c for c in forward.values() if len(c) > 1]
+
+
+def _fx(name: str, data: dict[str, Any]) -> PublicProblem:
+    nodes = []
+    for node in data["nodes"]:
+        sent = 0 if node["op"] == "placeholder" else node["out_bytes"]
+        nodes.append(
+            CostNode(
+                str(node["id"]),
+                fqn=node["name"],
+                fwd_ms=3 * node["time_fw_ms"],
+                out_bytes=sent,
+                grad_bytes=sent,
+                param_bytes=node["param_bytes"],
+            )
+        )
+    edges = [(str(a), str(b)) for a, b in data["edges"]]
+    hardware = _hardware(data["link_bytes_per_s"])
+    return PublicProblem(
+        name, "fx", CostGraph.build(nodes, edges), hardware, FX_STAGES, {"allow_empty": True}
+    )
+
+
+_NODE = re.compile(
+    r"(?P<id>\S+) -- (?P<name>.*) -- forward_compute_time=(?P<fwd>[\d.e+-]+), "
+    r"backward_compute_time=(?P<bwd>[\d.e+-]+), "
+    r"activation_size=(?P<act>.+), parameter_size=(?P<par>[\d.e+-]+)"
+)
+
+
+def _pipedream(name: str, text: str) -> PublicProblem:
+    nodes: dict[str, CostNode] = {}
+    edges: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        if line.startswith("\t"):
+            source, target = line.strip().split(" -- ")
+            edges.append((source, target))
+        elif match := _NODE.match(line):
+            sizes = [float(x) for x in re.findall(r"[\d.]+(?:e[+-]?\d+)?", match["act"])]
+            sent = round(sum(sizes))
+            if match["name"].startswith("Input"):
+                nodes[match["id"]] = CostNode(match["id"], fqn=match["name"])
+                continue
+            nodes[match["id"]] = CostNode(
+                match["id"],
+                fqn=match["name"],
+                fwd_ms=float(match["fwd"]),
+                bwd_input_ms=float(match["bwd"]),
+                out_bytes=sent,
+                grad_bytes=sent,
+                param_bytes=round(float(match["par"])),
+            )
+    place = {node: i for i, node in enumerate(nodes)}
+    order = _ordered(list(place.values()), [(place[a], place[b]) for a, b in edges])
+    ids = list(nodes)
+    graph = CostGraph.build([nodes[ids[i]] for i in order], edges)
+    hardware = _hardware(PIPEDREAM_BYTES_PER_S, overlap=True)
+    return PublicProblem(name, "pipedream", graph, hardware, (4, 8), {"allow_empty": True})

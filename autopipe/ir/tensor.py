@@ -6,6 +6,7 @@ Torch-free, so that plans and cost graphs can be read on a machine without torch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -52,7 +53,12 @@ _FUNCTIONS |= {"int": int, "float": float}
 class _Math:
     """The few functions of ``math`` that printed size expressions use."""
 
-    ceil, floor, trunc, sqrt = staticmethod(ceil), staticmethod(floor), staticmethod(trunc), staticmethod(sqrt)
+    ceil, floor, trunc, sqrt = (
+        staticmethod(ceil),
+        staticmethod(floor),
+        staticmethod(trunc),
+        staticmethod(sqrt),
+    )
 
 
 @cache
@@ -83,8 +89,33 @@ def evaluate_size(size: Size, sizes: Mapping[str, int]) -> int:
         return int(eval(_compiled(size), {"__builtins__": {}, "math": _Math, **_FUNCTIONS}, dict(sizes)))  # noqa: S307
     except NameError as error:
         raise ArgumentError(
-            f"the size {size!r} cannot be computed.", why=str(error), remedy=f"give it: sizes has {sorted(sizes)}"
+            f"the size {size!r} cannot be computed.",
+            why=str(error),
+            remedy=f"give it: sizes has {sorted(sizes)}",
         ) from error
+
+
+class SizeExpression:
+    """A size computed from symbolic sizes, as a function that an fx graph can call.
+
+    Example:
+        >>> SizeExpression("B*S")(B=2, S=8)
+        16
+    """
+
+    def __init__(self, expression: str) -> None:
+        """Take a Python expression over the names of symbolic sizes."""
+        self.expression = expression
+        self.__name__ = self.__qualname__ = "size_" + re.sub(r"\W+", "_", expression).strip("_")
+        self.__module__ = __name__
+
+    def __call__(self, **sizes: int) -> int:
+        """Return its value."""
+        return evaluate_size(self.expression, sizes)
+
+    def __repr__(self) -> str:
+        """Print the expression."""
+        return f"SizeExpression({self.expression!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +166,12 @@ class TensorSpec:
 
     def __str__(self) -> str:
         """Print as ``f32[B, 16]``."""
-        short = self.dtype.replace("bfloat", "bf").replace("float", "f").replace("complex", "c").replace("int", "i")
+        short = (
+            self.dtype.replace("bfloat", "bf")
+            .replace("float", "f")
+            .replace("complex", "c")
+            .replace("int", "i")
+        )
         return f"{short}[{', '.join(map(str, self.shape))}]"
 
     def to_json(self) -> dict[str, Any]:

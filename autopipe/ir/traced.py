@@ -13,14 +13,15 @@ Nothing hangs on a node; what is known of it stands in ``TracedModel.info`` unde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
 
-from autopipe.ir.tensor import TensorSpec
+from autopipe.errors import ArgumentError
+from autopipe.ir.tensor import Size, SizeExpression, TensorSpec, evaluate_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class TracedModel:
         out_structure: Rebuilds the output from the graph's outputs.
         out_names: The node behind each output leaf, and None for a leaf that is a plain value.
         sizes: Symbolic size -> its value in the example.
+        derived_sizes: Symbolic size -> its value in terms of the others, of those that turned out not to be open.
         guards: Python expressions over the sizes that must hold for the graph to be right.
         together: Groups of nodes that must share a stage because of what they write.
         order: Pairs (before, after) that must keep their order though no value passes.
@@ -115,14 +117,42 @@ class TracedModel:
     out_structure: Any
     out_names: tuple[str | None, ...]
     sizes: Mapping[str, int]
+    derived_sizes: Mapping[str, Size]
     guards: tuple[str, ...]
     together: tuple[tuple[str, ...], ...] = ()
     order: tuple[tuple[str, str], ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def compute_nodes(self) -> list[fx.Node]:
-        """Return the nodes that run: calls of modules and functions, in program order."""
-        return [node for node in self.graph.nodes if node.op in ("call_module", "call_function")]
+        """Return the nodes that run in one stage each, in program order: calls, sizes aside (every stage has those)."""
+        calls = [node for node in self.graph.nodes if node.op in ("call_module", "call_function")]
+        return [node for node in calls if not isinstance(node.target, SizeExpression)]
+
+    def bind(self, shapes: Sequence[Sequence[int]]) -> dict[str, int] | None:
+        """Give every symbolic size its value in a call with the signature of this capture.
+
+        Args:
+            shapes: The shape of each tensor among the arguments, in the order of ``inputs``.
+
+        Returns:
+            The value of each symbolic size, or None if the graph is not right for these sizes.
+        """
+        pairs = [
+            (expected, actual)
+            for leaf, shape in zip(self.inputs, shapes, strict=True)
+            for expected, actual in zip(leaf.spec.shape, shape, strict=True)
+        ]
+        bound: dict[str, int] = {}
+        for expected, actual in pairs:
+            if isinstance(expected, str) and expected in self.sizes:
+                bound.setdefault(expected, actual)
+        try:
+            for name, value in self.derived_sizes.items():
+                bound[name] = evaluate_size(value, bound)
+            fits = all(evaluate_size(expected, bound) == actual for expected, actual in pairs)
+            return bound if fits and all(evaluate_size(guard, bound) for guard in self.guards) else None
+        except ArgumentError:
+            return None
 
     def verify(self) -> None:
         """Check that the graph is well formed and every node that runs is known.
@@ -135,8 +165,12 @@ class TracedModel:
         for node in self.compute_nodes():
             assert node.name in self.info, f"node {node.name} has no info"
             if node.op == "call_module":
-                assert str(node.target) in self.modules, f"node {node.name} calls unknown module {node.target}"
-        for name in [name for group in self.together for name in group] + [n for pair in self.order for n in pair]:
+                assert str(node.target) in self.modules, (
+                    f"node {node.name} calls unknown module {node.target}"
+                )
+        for name in [name for group in self.together for name in group] + [
+            n for pair in self.order for n in pair
+        ]:
             assert name in names, f"{name} is grouped or ordered but not in the graph"
 
     def __str__(self) -> str:
@@ -144,6 +178,8 @@ class TracedModel:
         lines = [f"TracedModel({len(self.compute_nodes())} nodes, sizes {dict(self.sizes)})"]
         for node in self.compute_nodes():
             info = self.info[node.name]
-            target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)
+            target = (
+                node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)
+            )
             lines.append(f"  {node.name:<40} {target!s:<28} {info.spec or ''}")
         return "\n".join(lines)

@@ -1,0 +1,6 @@
+"""Capture: from a model and an example to one fx graph, its leaf modules kept whole."""
+
+from autopipe.trace.capture import capture
+from autopipe.trace.signature import Signature, signature_of
+
+__all__ = ["Signature", "capture", "signature_of"]

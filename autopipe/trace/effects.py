@@ -1,0 +1,112 @@
+"""What may not be cut apart because memory is shared and written.
+
+Every storage that a tensor lies in has a log. A storage that nobody writes needs nothing: its views may lie in any
+stage. A storage that is written has two cases:
+
+* Only one tensor lies in it (``y = conv(x); relu_(y); y += z``). Each write made a new value, so a cut may fall
+  anywhere; only the readers of the old value must not fall behind the write. A stage that writes into a value which it
+  received copies it first.
+* Several tensors lie in it (``y = x[0]; y += 1``). The write is seen through all of them, so the nodes that made them
+  and the nodes that write stay in one stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """Return what tells the memory of a tensor from that of others."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return id(tensor)
+
+
+@dataclass(slots=True)
+class _Log:
+    """What happened to one storage, in program order."""
+
+    tensors: set[int] = field(default_factory=set)
+    makers: list[str] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
+    writers: list[str] = field(default_factory=list)
+    before: list[tuple[str, str]] = field(default_factory=list)
+
+    def copy(self) -> _Log:
+        lists = (list(self.makers), list(self.readers), list(self.writers), list(self.before))
+        return _Log(set(self.tensors), *lists)
+
+
+class Effects:
+    """The logs of all storages of one capture."""
+
+    def __init__(self) -> None:
+        """Start with no storage known."""
+        self._logs: dict[int, _Log] = {}
+        self._users: dict[str, list[str]] = {}
+        self._changed: set[str] = set()
+
+    def copy(self) -> Effects:
+        """Return an independent copy."""
+        other = Effects()
+        other._logs = {storage: log.copy() for storage, log in self._logs.items()}
+        other._users = {name: list(users) for name, users in self._users.items()}
+        other._changed = set(self._changed)
+        return other
+
+    def _log(self, storage: int) -> _Log:
+        return self._logs.setdefault(storage, _Log())
+
+    def aliases(self, storage: int, tensor: int, node: str) -> None:
+        """Note that a node made a tensor that lies in a storage."""
+        log = self._log(storage)
+        log.tensors.add(tensor)
+        log.makers.append(node)
+
+    def reads(self, storage: int, node: str) -> None:
+        """Note that a node reads a storage."""
+        self._log(storage).readers.append(node)
+
+    def writes(self, storage: int, node: str) -> None:
+        """Note that a node writes a storage: all its readers so far come before the write."""
+        log = self._log(storage)
+        log.before += [(reader, node) for reader in log.readers if reader != node]
+        log.readers.clear()
+        log.writers.append(node)
+
+    def uses_attribute(self, name: str, node: str, *, changes: bool) -> None:
+        """Note that a node reads a parameter or buffer, and whether it writes it."""
+        self._users.setdefault(name, []).append(node)
+        if changes:
+            self._changed.add(name)
+
+    def together(self, alive: set[str]) -> tuple[tuple[str, ...], ...]:
+        """Return the groups of nodes (among those alive) that must share a stage."""
+        groups = []
+        for log in self._logs.values():
+            if log.writers and len(log.tensors) > 1:
+                groups.append([*log.makers, *log.writers])
+        groups += [users for name, users in self._users.items() if name in self._changed]
+        return _merged([[name for name in group if name in alive] for group in groups])
+
+    def order(self, alive: set[str]) -> tuple[tuple[str, str], ...]:
+        """Return the pairs (before, after) that must keep their order though no value passes."""
+        pairs = [pair for log in self._logs.values() for pair in log.before]
+        return tuple(dict.fromkeys(pair for pair in pairs if set(pair) <= alive))
+
+
+def _merged(groups: list[list[str]]) -> tuple[tuple[str, ...], ...]:
+    """Unite groups that share a member."""
+    home: dict[str, list[str]] = {}
+    for group in groups:
+        united = list(group)
+        for name in group:
+            if name in home and home[name] is not united:
+                united += [other for other in home[name] if other not in united]
+        for name in united:
+            home[name] = united
+    unique = {id(group): group for group in home.values()}
+    return tuple(tuple(dict.fromkeys(group)) for group in unique.values() if len(set(group)) > 1)

@@ -1,0 +1,182 @@
+"""Where the calls come from: two torch modes, and two patched entry points, all on for the time of one capture.
+
+=====================  ================================================================================
+``_Functions``         every torch function and tensor method, as the model's Python wrote it
+``_Operators``         what runs below: notes random numbers, and records what the first did not see
+                       (``torch.vmap``, TorchScript functions)
+``Module.__call__``    leaves become one node; hooks stay inside and do not run during capture
+``Function.apply``     a custom autograd function becomes one node, its own backward kept
+=====================  ================================================================================
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointFunction
+
+from autopipe.errors import CaptureError
+from autopipe.ir.structure import tensors_in
+from autopipe.trace.glue import read_property
+from autopipe.trace.recorder import Recorder
+from autopipe.trace.source import user_line
+from autopipe.trace.stand_in import fake_results
+
+NOT_CAPTURED = {
+    torch.Tensor.register_hook: "it registers a hook on a tensor",
+    torch.Tensor.retain_grad: "it keeps the gradient of a tensor",
+    torch.Tensor.backward: "it runs a backward of its own",
+    torch.autograd.grad: "it runs a backward of its own",
+}
+
+BATCH_NORMS = ("aten::native_batch_norm", "aten::_native_batch_norm_legit", "aten::cudnn_batch_norm")
+BATCH_NORMS += ("aten::miopen_batch_norm", "aten::_batch_norm_with_update")
+BATCH_NORM_TRAINING = 5
+"""Their schema says that the running statistics (arguments 3 and 4) are only read; in training they are written."""
+
+_active = threading.local()
+
+
+class Interception:
+    """Hands every call of the model to the recorder.
+
+    Args:
+        recorder: Writes the graph.
+        call_module: What a call of a registered module does: ``(module, args, kwargs) -> output``.
+    """
+
+    def __init__(self, recorder: Recorder, call_module: Callable[[nn.Module, Any, Any], Any]) -> None:
+        """Nothing is intercepted before ``on``."""
+        self.recorder, self._call_module = recorder, call_module
+        self.is_inside = False
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """While a node runs, what it calls is part of it."""
+        before, self.is_inside = self.is_inside, True
+        try:
+            yield
+        finally:
+            self.is_inside = before
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Intercept the calls of this thread."""
+        module_call, function_apply = nn.Module.__call__, torch.autograd.Function.__dict__["apply"]
+        nn.Module.__call__ = _intercepted_call(module_call)  # type: ignore[method-assign]
+        torch.autograd.Function.apply = _intercepted_apply(function_apply)  # type: ignore[assignment]
+        _active.interception = self
+        try:
+            with _Operators(self), _Functions(self):
+                yield
+        finally:
+            _active.interception = None
+            nn.Module.__call__ = module_call  # type: ignore[method-assign]
+            torch.autograd.Function.apply = function_apply  # type: ignore[method-assign]
+
+    def module(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Call a module: inside a node just its forward, without hooks."""
+        if self.is_inside:
+            return module.forward(*args, **kwargs)
+        return self._call_module(module, args, kwargs)
+
+    def function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function on fake tensors and record it."""
+
+        def run() -> Any:
+            try:
+                return target(*args, **kwargs)
+            except Exception as error:
+                return fake_results(error, target, args, kwargs, self.recorder.sizes, self.recorder.device)
+
+        with self.inside():
+            return self.recorder.call("call_function", target, args, kwargs, run)
+
+
+class _Functions(TorchFunctionMode):
+    """Sees torch functions and tensor methods."""
+
+    def __init__(self, interception: Interception) -> None:
+        super().__init__()
+        self._interception = interception
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._interception.is_inside or torch._C._functorch.peek_interpreter_stack() is not None:
+            return func(*args, **kwargs)
+        if func in NOT_CAPTURED:
+            raise CaptureError(f"cannot see through the module: {NOT_CAPTURED[func]}.", where=user_line())
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            return self._property(func, args[0])
+        if name == "__set__":
+            return self._set_property(func, args)
+        return self._interception.function(func, args, kwargs)
+
+    def _property(self, getter: Any, tensor: torch.Tensor) -> Any:
+        value = getter(tensor)
+        if not isinstance(value, torch.Tensor):
+            return value
+        name = getter.__self__.__name__
+        return self._interception.function(read_property, (tensor, name), {})
+
+    def _set_property(self, setter: Any, args: Any) -> Any:
+        raise CaptureError(
+            f"cannot see through the module: it sets .{setter.__self__.__name__} of a tensor.",
+            where=user_line(),
+        )
+
+
+class _Operators(TorchDispatchMode):
+    """Sees the operators that run below the functions."""
+
+    def __init__(self, interception: Interception) -> None:
+        super().__init__()
+        self._interception = interception
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, interception = kwargs or {}, self._interception
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            interception.recorder.is_random = True
+        if (
+            func.name() in BATCH_NORMS
+            and len(args) > BATCH_NORM_TRAINING
+            and args[BATCH_NORM_TRAINING] is True
+        ):
+            for running in args[3:5]:
+                if isinstance(running, torch.Tensor):
+                    torch.autograd.graph.increment_version(running)
+        if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
+            return func(*args, **kwargs)
+        return interception.function(func, args, kwargs)
+
+
+def _intercepted_call(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        interception = getattr(_active, "interception", None)
+        if interception is None:
+            return original(self, *args, **kwargs)
+        return interception.module(self, args, kwargs)
+
+    return __call__
+
+
+def _intercepted_apply(original: Any) -> Any:
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        interception, run = getattr(_active, "interception", None), original.__get__(None, cls)
+        if interception is None or interception.is_inside:
+            return run(*args, **kwargs)
+        if cls is CheckpointFunction:
+            return args[0](*args[2:])
+        if not tensors_in((args, kwargs)):
+            return run(*args, **kwargs)
+        return interception.function(run, args, kwargs)
+
+    return classmethod(apply)

@@ -1,0 +1,115 @@
+"""What a captured graph is right for, and what a call must have in common with it.
+
+A graph is the model's Python run once, so every flag that the Python read is frozen into it. All such flags stand in
+the signature: the shape of the arguments, the values of those that are no tensors, modes, and the plain attributes of
+the modules. A call with another signature is captured again; it is never run on the wrong graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from autopipe.ir.structure import Structure
+from autopipe.ir.traced import Region
+from autopipe.trace.leaves import has_hooks, why_leaf
+from autopipe.trace.recorder import current_region, dtype_name
+
+_PLAIN = (bool, int, float, str, type(None))
+_SKIPPED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a graph is valid for, sizes aside.
+
+    Args:
+        structure: The arguments without their tensors, values of plain arguments included.
+        tensors: (dtype, rank) of each tensor among the arguments.
+        region: Grad mode, inference mode and autocast around the call.
+        state: Training flags and plain attributes of the modules, and which containers have hooks.
+    """
+
+    structure: Structure
+    tensors: tuple[tuple[str, int], ...]
+    region: Region
+    state: tuple[tuple[str, Any], ...]
+
+    def differences(self, other: Signature) -> list[str]:
+        """Say in words what differs between two signatures.
+
+        Args:
+            other: The signature to compare with.
+
+        Returns:
+            One sentence a difference; empty if they are equal.
+        """
+        found = []
+        if self.structure != other.structure:
+            found.append(
+                f"the arguments are {other.structure.paths}, not {self.structure.paths}, or a value differs"
+            )
+        if self.tensors != other.tensors:
+            found.append(f"the tensors are {other.tensors}, not {self.tensors}")
+        if self.region != other.region:
+            found.append(f"the modes are {other.region}, not {self.region}")
+        mine, theirs = dict(self.state), dict(other.state)
+        changed = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
+        return found + [
+            f"{name} is {theirs.get(name)!r}, not {mine.get(name)!r}" for name in sorted(changed)[:5]
+        ]
+
+
+def signature_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signature:
+    """Return the signature of a call.
+
+    Args:
+        model: The user's model.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+
+    Returns:
+        The signature; equal signatures may run the same graph if the sizes allow it.
+
+    Complexity:
+        Linear in the number of modules and their plain attributes.
+    """
+    structure, holes = Structure.of((args, kwargs))
+    tensors = tuple((dtype_name(hole.dtype), hole.dim()) for hole in holes)
+    device = next((hole.device.type for hole in holes), "cpu")
+    return Signature(structure, tensors, current_region(device), tuple(_state(model)))
+
+
+def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    seen: set[int] = set()
+    for fqn, module in model.named_modules():
+        yield f"{fqn}.training", module.training
+        if why_leaf(module) is None:
+            yield f"{fqn} has hooks", has_hooks(module)
+            yield from _plain_attributes(fqn, vars(module))
+            config = getattr(module, "config", None)
+            if hasattr(config, "__dict__") and id(config) not in seen:
+                seen.add(id(config))
+                yield from _plain_attributes(f"{fqn}.config", vars(config))
+
+
+def _plain_attributes(owner: str, attributes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in attributes.items():
+        if name in _SKIPPED or name == "training":
+            continue
+        if isinstance(value, _PLAIN):
+            yield f"{owner}.{name}", value
+        elif isinstance(value, list | tuple) and all(isinstance(item, _PLAIN) for item in value):
+            yield f"{owner}.{name}", tuple(value)
+
+
+def example_device(model: nn.Module, holes: list[torch.Tensor]) -> torch.device:
+    """Return the device that a model is captured on: where its first parameter or argument lies, meta taken for CPU."""
+    found = next(
+        (tensor.device for tensor in [*model.parameters(), *model.buffers(), *holes]), torch.device("cpu")
+    )
+    return torch.device("cpu") if found.type == "meta" else found

@@ -1,0 +1,140 @@
+"""Symbolic sizes: which dimensions of the example stay open, and how an expression over them runs in a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch._dynamo.source import ConstantSource
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.utils._sympy.printers import PythonPrinter
+
+from autopipe.ir.tensor import Size
+
+SEQUENCE_RANKS = (2, 3)
+"""Ranks of the tensors whose second dimension is taken for a length: [batch, length] and [batch, length, width]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Openness:
+    """How much of the example's sizes stays open in one attempt to capture.
+
+    Args:
+        batch: Whether the batch dimension is symbolic.
+        length: Whether sequence lengths are.
+        move_batch: Whether the batch is captured at a size that no other dimension has, so that nothing is taken for
+            equal to it by chance.
+    """
+
+    batch: bool
+    length: bool
+    move_batch: bool
+
+
+ATTEMPTS = (Openness(True, True, True), Openness(True, True, False), Openness(True, False, False))
+ATTEMPTS += (Openness(False, False, False),)
+
+
+class Sizes:
+    """The symbolic sizes of one capture.
+
+    Args:
+        environment: The shape environment of the fake tensors.
+        shapes: The shape of each tensor among the arguments.
+        openness: What stays open.
+        batch_dims: The batch dimension of each tensor, or None.
+        taken: Sizes that a moved batch must not take (those of parameters).
+    """
+
+    def __init__(
+        self,
+        environment: ShapeEnv,
+        shapes: Sequence[Sequence[int]],
+        openness: Openness,
+        batch_dims: Sequence[int | None],
+        taken: frozenset[int],
+    ) -> None:
+        """Choose the symbols; ``shape_of`` gives each tensor its open shape."""
+        self.environment, self._openness, self._batch_dims = environment, openness, batch_dims
+        self._symbols: dict[str, torch.SymInt] = {}
+        self.hints: dict[str, int] = {}
+        self._names: dict[sympy.Symbol, sympy.Symbol] = {}
+        batches = {shape[dim] for shape, dim in zip(shapes, batch_dims, strict=True) if dim is not None}
+        self._open_batch = openness.batch and len(batches) == 1
+        if self._open_batch:
+            hint = max(2, batches.pop())
+            used = taken | {size for shape in shapes for size in shape}
+            while openness.move_batch and hint in used:
+                hint += 1
+            self._new("B", hint)
+
+    def _new(self, name: str, hint: int) -> torch.SymInt:
+        source = ConstantSource(f"__autopipe_{name}")
+        symbol = self.environment.create_symbol(
+            hint,
+            source=source,
+            dynamic_dim=DimDynamic.DYNAMIC,
+            constraint_dim=None,
+            do_not_specialize_zero_one=True,
+        )
+        size = self.environment.create_symintnode(symbol, hint=hint, source=source)
+        self._symbols[name], self.hints[name] = size, hint
+        self._names[symbol] = sympy.Symbol(name, integer=True, positive=True)
+        return size
+
+    def open_shape(self, index: int, shape: Sequence[int], dtype: torch.dtype) -> list[int | torch.SymInt]:
+        """Return the shape that argument ``index`` is captured with."""
+        opened: list[int | torch.SymInt] = list(shape)
+        batch_dim = self._batch_dims[index]
+        for dim, size in enumerate(shape):
+            if dim == batch_dim and self._open_batch:
+                opened[dim] = self._symbols["B"]
+            elif self._openness.length and size > 1 and self._is_length(dim, shape, dtype):
+                name = f"L{size}"
+                opened[dim] = self._symbols[name] if name in self._symbols else self._new(name, size)
+        return opened
+
+    def _is_length(self, dim: int, shape: Sequence[int], dtype: torch.dtype) -> bool:
+        if dim == 1 and len(shape) in SEQUENCE_RANKS:
+            return not (len(shape) == SEQUENCE_RANKS[0] and dtype.is_floating_point)
+        return dim > 1 and len(shape) > max(SEQUENCE_RANKS) and not dtype.is_floating_point
+
+    def names_in(self, size: torch.SymInt) -> list[str]:
+        """Return the names of the symbolic sizes in an expression, sorted."""
+        expression = self.environment.replace(size.node.expr)
+        return sorted(str(self._names[symbol]) for symbol in expression.free_symbols)
+
+    def printed(self, size: Any) -> Size:
+        """Return an int as it is, and a symbolic size as a Python expression over names."""
+        if not isinstance(size, torch.SymInt):
+            return int(size)
+        expression = self.environment.replace(size.node.expr)
+        return int(expression) if expression.is_number else self._print(expression)
+
+    def _print(self, expression: Any) -> str:
+        return str(PythonPrinter().doprint(expression.xreplace(self._names)))
+
+    def guards(self) -> tuple[str, ...]:
+        """Return what must hold of the sizes for the graph to be right, as Python expressions."""
+        conditions = (self.environment.replace(guard.expr) for guard in self.environment.guards)
+        return tuple(dict.fromkeys(self._print(c) for c in conditions if self._speaks_of_ours(c)))
+
+    def derived(self) -> dict[str, Size]:
+        """Return the sizes that turned out not to be open, and what they are in terms of those that are."""
+        found: dict[str, Size] = {}
+        for symbol, name in self._names.items():
+            value = self.environment.replace(symbol)
+            if value != symbol:
+                found[str(name)] = int(value) if value.is_number else self._print(value)
+        return found
+
+    def _speaks_of_ours(self, expression: Any) -> bool:
+        return bool(expression.free_symbols) and expression.free_symbols <= self._names.keys()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the symbolic sizes that stayed open."""
+        return [name for name in self.hints if name not in self.derived()]

@@ -1,0 +1,38 @@
+"""Where in the user's own code we are."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+_OURS = str(Path(__file__).resolve().parents[1])
+_TORCH = str(Path(torch.__file__).resolve().parent)
+_SKIPPED = (_OURS, _TORCH, "<")
+
+
+def user_line() -> str:
+    """Return ``file:line`` of the innermost frame that is neither torch's nor ours, or ""."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_SKIPPED):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return ""
+
+
+def line_of_error(trace: TracebackType | None) -> str:
+    """Return file, line, function and source of the innermost user frame of a traceback, or ""."""
+    found = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not code.co_filename.startswith(_SKIPPED):
+            text = linecache.getline(code.co_filename, trace.tb_lineno).strip()
+            found = f"at {code.co_filename}:{trace.tb_lineno} in {code.co_qualname}:  {text}"
+        trace = trace.tb_next
+    return found

@@ -4,9 +4,9 @@ Stage s lives on rank s mod n_ranks, so a rank holds several virtual stages and 
 actions. The clock gives it: every stage runs its row as if it had a rank of its own, and a rank takes the
 actions of its stages by their start there::
 
-    stage 0   0F0 0F1 0F2                                  2 ranks
-    stage 1       1F0 1F1     1B0 1B0            rank 0   0F0 0F1 0F2 2F0 2B0 2F1
-    stage 2           2F0 2B0 2B0 2F1            rank 1   1F0 1F1 1B0
+    stage 0   0F0 0F1                 0B0         0B1       rank 0   0F0 0F1 2F0 2B0 2F1 2B1 0B0 0B1
+    stage 1       1F0 1F1         1B0         1B1           rank 1   1F0 1F1 1B0 1B1
+    stage 2           2F0 2B0 ... 2F1 2B1 ...
 
 All rows are then parts of one order in time in which every action comes after what it reads, so the ranks
 cannot wait for each other in a circle; and each stage keeps its own order, so it keeps its microbatches in

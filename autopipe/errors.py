@@ -17,6 +17,18 @@ User mistakes raise these; ``assert`` is for bugs of our own.
 
 from __future__ import annotations
 
+__all__ = [
+    "ArgumentError",
+    "AutopipeError",
+    "CaptureError",
+    "EngineError",
+    "InfeasibleError",
+    "PartitionError",
+    "PlanMismatchError",
+    "ScheduleError",
+    "VerifyError",
+]
+
 
 class AutopipeError(Exception):
     """The root of all errors that autopipe raises on purpose.

@@ -39,7 +39,7 @@ LIVE_TYPES = {"TracedModel", "StageModule", "StagedModel"}
 JSON_TYPES = {"TensorSpec", "CostGraph", "Hardware", "Partition", "Schedule", "Timeline"}
 DESIGN_TYPES = LIVE_TYPES | JSON_TYPES | {"CostNode", "Action"}
 
-# Small parts, checked by the verify() of the type that holds them. One that can verify itself leaves the list.
+# Small parts, checked by the verify() of the type that holds them; what can verify itself leaves the list.
 PARTS = {
     "Argument",
     "InputLeaf",

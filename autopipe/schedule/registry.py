@@ -10,18 +10,31 @@ from autopipe.schedule.gpipe import gpipe_row
 from autopipe.schedule.merge import place
 from autopipe.schedule.one_f_one_b import one_f_one_b_row
 
-__all__ = ["ROWS", "build"]
+__all__ = ["ROWS", "build", "schedule_names"]
 
 RowOfStage = Callable[[int, int, int], tuple[Action, ...]]  # (stage, n_stages, n_microbatches) -> its row
 
 ROWS: Mapping[str, RowOfStage] = {"1f1b": one_f_one_b_row, "gpipe": gpipe_row}
 
 
+def schedule_names() -> tuple[str, ...]:
+    """Return the names that ``build`` knows, in alphabetical order.
+
+    Returns:
+        The names.
+
+    Example:
+        >>> schedule_names()
+        ('1f1b', 'gpipe')
+    """
+    return tuple(sorted(ROWS))
+
+
 def build(name: str, n_stages: int, n_microbatches: int, n_ranks: int | None = None) -> Schedule:
     """Build a schedule by name.
 
     Args:
-        name: One of ``ROWS``: "1f1b" or "gpipe".
+        name: One of ``schedule_names()``.
         n_stages: Stages of the pipeline.
         n_microbatches: Microbatches of a step; fewer than stages work.
         n_ranks: Ranks that share the stages, stage s on rank s mod n_ranks; None: one a stage.
@@ -40,7 +53,7 @@ def build(name: str, n_stages: int, n_microbatches: int, n_ranks: int | None = N
         rank 2: 2F0 2B0 2F1 2B1 2F2 2B2 2F3 2B3
     """
     if name not in ROWS:
-        known = " or ".join(f'"{known}"' for known in sorted(ROWS))
+        known = " or ".join(f'"{known}"' for known in schedule_names())
         raise ArgumentError(f"there is no schedule {name!r}.", remedy=f"schedule={known}")
     n_ranks = n_stages if n_ranks is None else n_ranks
     for what, count in (("n_stages", n_stages), ("n_microbatches", n_microbatches), ("n_ranks", n_ranks)):

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from autopipe.errors import ArgumentError
 from autopipe.ir.schedule import Action, Schedule
 from autopipe.ir.timeline import Timeline
-from autopipe.schedule import ROWS, build, forward_only, in_flight, simulate
+from autopipe.schedule import build, forward_only, in_flight, schedule_names, simulate
+from autopipe.schedule.registry import ROWS
 
-names = st.sampled_from(sorted(ROWS))
+names = st.sampled_from(schedule_names())
 stages = st.integers(1, 9)
 microbatches = st.integers(1, 12)
 
@@ -62,6 +63,10 @@ def test_two_ranks_merge_four_stages_by_simulated_start() -> None:
         "rank 1: 1F0 1F1 3F0 1F2 3B0 3F1 3B1 1B0 3F2 3B2 1F3 1B1 3F3 3B3 1B2 1B3",
     ]
     assert schedule.rank_of_stage == (0, 1, 0, 1)
+
+
+def test_one_rank_takes_backwards_first_among_equal_starts() -> None:
+    assert str(build("1f1b", 2, 2, n_ranks=1)).endswith("rank 0: 0F0 1F0 0F1 1B0 0B0 1F1 1B1 0B1")
 
 
 @given(names, stages, microbatches, st.data())

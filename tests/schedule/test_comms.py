@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autopipe.errors import ScheduleError
 from autopipe.ir.schedule import Message, Op, Schedule, Transfer
-from autopipe.schedule import ROWS, build, forward_only, insert_comms, simulate
+from autopipe.schedule import build, forward_only, insert_comms, schedule_names, simulate
 
 WORKED = (Transfer("block_a", 0, 1, 8, 8), Transfer("embed", 0, 2, 8, 8), Transfer("block_b", 1, 2, 8, 8))
 
@@ -20,7 +20,7 @@ WORKED = (Transfer("block_a", 0, 1, 8, 8), Transfer("embed", 0, 2, 8, 8), Transf
 def cases(draw: st.DrawFn) -> tuple[Schedule, tuple[Transfer, ...]]:
     n_stages, n_microbatches = draw(st.integers(1, 6)), draw(st.integers(1, 7))
     schedule = build(
-        draw(st.sampled_from(sorted(ROWS))), n_stages, n_microbatches, draw(st.integers(1, n_stages))
+        draw(st.sampled_from(schedule_names())), n_stages, n_microbatches, draw(st.integers(1, n_stages))
     )
     if draw(st.booleans()):
         schedule = forward_only(schedule)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autopipe.errors import ArgumentError, ScheduleError
 from autopipe.ir.schedule import Action, Op, Schedule, Transfer
-from autopipe.schedule import ROWS, build, insert_comms, simulate
+from autopipe.schedule import build, insert_comms, schedule_names, simulate
 
 LINK = (Transfer("h", 0, 1, nbytes=10, grad_nbytes=20),)
 TWO = insert_comms(build("1f1b", 2, 1), LINK)
@@ -46,7 +46,7 @@ def dependencies(schedule: Schedule) -> nx.DiGraph:
 @st.composite
 def pipelines(draw: st.DrawFn) -> tuple[Schedule, list[float], list[float]]:
     n_stages = draw(st.integers(1, 6))
-    name, n_ranks = draw(st.sampled_from(sorted(ROWS))), draw(st.integers(1, n_stages))
+    name, n_ranks = draw(st.sampled_from(schedule_names())), draw(st.integers(1, n_stages))
     schedule = build(name, n_stages, draw(st.integers(1, 7)), n_ranks)
     each = st.lists(times, min_size=n_stages, max_size=n_stages)
     return schedule, draw(each), draw(each)

@@ -6,7 +6,7 @@
     rank 1    .  1F0 1F1 1F2 1F3  .   .  1B0 1B1 1B2 1B3
     rank 2    .   .  2F0 2F1 2F2 2F3 2B0 2B1 2B2 2B3
 
-Huang et al., GPipe, https://arxiv.org/abs/1811.06965, section 2.3.
+Huang et al., GPipe, https://arxiv.org/abs/1811.06965 (its figure of the micro-batch pipeline).
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
     rank 1    .  1F0 1F1  .  1B0 1F2 1B1 1F3 1B2  .  1B3          2
     rank 2    .   .  2F0 2B0 2F1 2B1 2F2 2B2 2F3 2B3              1
 
-Narayanan et al., PipeDream, https://arxiv.org/abs/1806.03377 (1F1B, "Work scheduling"); with a flush at the end
-of the step as in Memory-Efficient Pipeline-Parallel DNN Training, https://arxiv.org/abs/2006.09503
+Narayanan et al., PipeDream, https://arxiv.org/abs/1806.03377 (1F1B, "Work scheduling"); with a flush at the
+end of the step as in Memory-Efficient Pipeline-Parallel DNN Training, https://arxiv.org/abs/2006.09503
 (PipeDream-Flush).
 """
 

@@ -12,8 +12,8 @@ import enum
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
-from types import FunctionType, ModuleType
+from collections.abc import Iterator, Mapping
+from types import FunctionType
 
 HEADER = """# Every public name
 
@@ -87,12 +87,12 @@ def entry(name: str, thing: object) -> list[str]:
     return lines
 
 
-def section(module: ModuleType) -> str:
-    names = [entry(name, getattr(module, name)) for name in sorted(module.__all__)]
-    lines = [line for one in names for line in one]
-    return "\n".join([f"\n## `{module.__name__}`\n", first_sentence(module), "", *lines, ""])
+def section(package: str, things: Mapping[str, object]) -> str:
+    entries = [entry(name.removeprefix(f"{package}."), thing) for name, thing in sorted(things.items())]
+    about = first_sentence(importlib.import_module(package))
+    return "\n".join([f"\n## `{package}`\n", about, "", *(line for lines in entries for line in lines), ""])
 
 
-def render(packages: list[str]) -> str:
-    """The whole page for these packages, in this order."""
-    return HEADER + "".join(section(importlib.import_module(name)) for name in packages)
+def render(packages: Mapping[str, Mapping[str, object]]) -> str:
+    """The whole page: for each package, in this order, its public things by their full name."""
+    return HEADER + "".join(section(package, things) for package, things in packages.items())

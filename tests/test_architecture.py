@@ -32,16 +32,17 @@ TORCH_FREE = (
 )
 
 # Rooms of the design that may still be absent; empty once the house is complete.
-NOT_BUILT_YET = {"autopipe", "autopipe.ir", "autopipe.ir.plan", "autopipe.view"}
+NOT_BUILT_YET = {"autopipe.view"}
 
 # The types of the design. Those that hold live modules and graphs have no JSON; an Action's form is its text.
 LIVE_TYPES = {"TracedModel", "StageModule", "StagedModel"}
-JSON_TYPES = {"TensorSpec", "CostGraph", "Hardware", "Partition", "Schedule", "Timeline"}
+JSON_TYPES = {"TensorSpec", "CostGraph", "Hardware", "Partition", "Schedule", "Timeline", "Plan"}
 DESIGN_TYPES = LIVE_TYPES | JSON_TYPES | {"CostNode", "Action"}
 
-# Small parts, checked by the verify() of the type that holds them; what can verify itself leaves the list.
-PARTS = {
+# Every type of the ground floor has verify(). These still owe theirs: the list may only become shorter.
+OWES_VERIFY = {
     "Argument",
+    "Fingerprint",
     "InputLeaf",
     "NodeInfo",
     "Port",
@@ -173,8 +174,8 @@ IR_TYPES = pytest.mark.parametrize("ir_type", ir_types(), ids=lambda ir_type: ir
 
 
 def test_the_ground_floor_has_its_types() -> None:
-    assert {ir_type.__name__ for ir_type in ir_types()} >= DESIGN_TYPES | PARTS
-    assert not DESIGN_TYPES & PARTS
+    assert {ir_type.__name__ for ir_type in ir_types()} >= DESIGN_TYPES | OWES_VERIFY
+    assert not DESIGN_TYPES & OWES_VERIFY
 
 
 @IR_TYPES
@@ -184,8 +185,9 @@ def test_ir_type_is_frozen_and_slotted(ir_type: type) -> None:
 
 
 @IR_TYPES
-def test_ir_type_can_verify_itself_or_is_a_part_of_one_that_can(ir_type: type) -> None:
-    assert hasattr(ir_type, "verify") is (ir_type.__name__ not in PARTS)
+def test_ir_type_can_verify_itself(ir_type: type) -> None:
+    """The other way round too: what has its verify() leaves the list of those that owe it."""
+    assert hasattr(ir_type, "verify") is (ir_type.__name__ not in OWES_VERIFY)
 
 
 @IR_TYPES

@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -30,9 +30,9 @@ PACKAGES = (
     "autopipe.ir",
     "autopipe.errors",
 )
-# Packages of the design that may still be absent; empty once the house is complete.
-NOT_BUILT_YET = {"autopipe", "autopipe.view", "autopipe.emit", "autopipe.runtime", "autopipe.cost"}
-NOT_BUILT_YET |= {"autopipe.rewrite", "autopipe.ir"}
+# Modules of the design that may still be absent; empty once the house is complete.
+NOT_BUILT_YET = {"autopipe.api", "autopipe.pipeline", "autopipe.view", "autopipe.emit", "autopipe.runtime"}
+NOT_BUILT_YET |= {"autopipe.cost"}
 
 
 def exists(package: str) -> bool:
@@ -47,7 +47,18 @@ def built() -> list[str]:
 def public_things(package: str) -> Iterator[tuple[str, object]]:
     module = importlib.import_module(package)
     for name in module.__all__:
-        yield f"{package}.{name}", getattr(module, name)
+        if home_is_built(module, name):
+            yield f"{package}.{name}", getattr(module, name)
+
+
+def home_is_built(module: ModuleType, name: str) -> bool:
+    """False for a lazy name whose module is among those that may be absent."""
+    try:
+        return hasattr(module, name)
+    except ModuleNotFoundError as error:
+        if error.name in NOT_BUILT_YET:
+            return False
+        raise
 
 
 def public_functions(package: str) -> Iterator[tuple[str, FunctionType]]:
@@ -104,7 +115,7 @@ def test_every_public_function_says_what_it_returns(package: str) -> None:
 
 
 def test_the_reference_lists_every_public_name(overwrite: bool) -> None:
-    page = render(built())
+    page = render({package: dict(public_things(package)) for package in built()})
     if overwrite:
         API_PAGE.parent.mkdir(parents=True, exist_ok=True)
         API_PAGE.write_text(page, encoding="utf-8")

@@ -1,0 +1,58 @@
+"""The price of a node that cannot run on fake tensors: read its inputs and parameters, write its output.
+
+Matrices are taken to be used once for every row of the input (every token, every sample), as in linear
+layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+
+from autopipe.cost.counting import Count, Made
+from autopipe.cost.operation import Operation, dtype_name, tensor_bytes
+
+
+def estimate(
+    inputs: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
+) -> Count:
+    """Estimate what a call does from the tensors around it.
+
+    Args:
+        inputs: The tensors among its arguments.
+        weights: The parameters that it reads.
+        outputs: The tensors that it makes, as far as they are known.
+
+    Returns:
+        One operation forward: ``2 x rows x elements of matrices`` FLOPs. One as large for the gradient of the
+        inputs, one for that of the parameters. The floating inputs and the outputs are taken to be kept.
+
+    Example:
+        >>> x, w = torch.empty(5, 2, device="meta"), torch.empty(3, 2, device="meta")
+        >>> estimate([x], [w], [torch.empty(5, 3, device="meta")]).forward
+        (Operation(name='estimate', flops=60, nbytes=124, dtype='float32'),)
+    """
+    floating = [tensor for tensor in inputs if tensor.is_floating_point()]
+    rows = max((prod(tensor.shape[:-1]) for tensor in floating), default=0)
+    rows = rows or max((tensor.numel() for tensor in inputs), default=1)
+    flops = sum(2 * rows * weight.numel() for weight in weights if weight.ndim > 1)
+    nbytes = sum(map(tensor_bytes, (*inputs, *weights, *outputs)))
+    dtype = dtype_name((floating or [*weights, torch.empty(0)])[0].dtype)
+    work = (Operation("estimate", flops, nbytes, dtype),)
+    made = tuple(
+        Made(tuple(t.shape), t.stride(), t.dtype, t.requires_grad, ("output", j), tensor_bytes(t))
+        for j, t in enumerate(outputs)
+    )
+    differentiable = any(tensor.requires_grad for tensor in outputs)
+    trained = any(weight.requires_grad for weight in weights)
+    saved = [("input", i) for i, tensor in enumerate(inputs) if tensor.is_floating_point()]
+    saved += [("output", j) for j in range(len(outputs))]
+    return Count(
+        forward=work,
+        bwd_input=work if differentiable and any(tensor.requires_grad for tensor in inputs) else (),
+        bwd_weight=work if differentiable and trained else (),
+        made=made,
+        saved=tuple(saved) if differentiable else (),
+    )

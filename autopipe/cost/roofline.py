@@ -1,0 +1,129 @@
+"""The cost graph of a captured model from a roofline: no data, no GPU, no time measured.
+
+::
+
+    time of an operation = max(FLOPs / peak of its dtype, bytes / memory bandwidth) + start of the kernel
+    time of a node       = sum over its ATen operations, forward and backward apart
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import networkx as nx
+from torch import nn
+
+from autopipe.cost.operation import total_ms
+from autopipe.cost.walk import NodePrice, Walk, charge, priced_nodes
+from autopipe.ir.cost_graph import CostGraph, CostNode, TiedParam
+from autopipe.ir.hardware import Hardware
+from autopipe.ir.tensor import evaluate_size
+from autopipe.ir.traced import NodeInfo, TracedModel
+
+SMALL_BYTES = 1 << 16
+"""A value no larger than this is cheap to compute again, if no matrix is multiplied for it."""
+
+
+def cost_graph(
+    traced: TracedModel, model: nn.Module, hardware: Hardware, *, sizes: Mapping[str, int] | None = None
+) -> CostGraph:
+    """Price every node of a captured model.
+
+    Each distinct call runs once on fake tensors, forward and backward; nothing of the model is read but
+    shapes, and nothing of it is changed. A call that cannot run without data is estimated from its inputs,
+    outputs and parameters.
+
+    Args:
+        traced: The captured model; its example is one microbatch.
+        model: The model that was captured, on any device, ``meta`` included.
+        hardware: Whose first device is priced; where devices differ, price each with a Hardware of its own.
+        sizes: Values of symbolic sizes that differ from the example's.
+
+    Returns:
+        One CostNode a node that makes or reads tensors; times in ms and bytes for one microbatch.
+
+    Raises:
+        ArgumentError: If a size expression needs a size that is not known.
+
+    Complexity: tens of microseconds a node and some milliseconds a distinct call; repeated blocks count once.
+    """
+    known = _all_sizes(traced, sizes or {})
+    device = hardware.device(0)
+    prices = Walk(traced, model, known, fused_attention=not device.name.startswith("cpu")).run()
+    saved_bytes = charge(prices)
+    named = model.named_parameters(remove_duplicate=False)
+    parameters = {name: parameter.numel() * parameter.element_size() for name, parameter in named}
+    together = _together(traced)
+    grouped = {name for group in together for name in group}
+    nodes = []
+    for name, price in prices.items():
+        info = traced.info[name]
+        out_bytes = info.spec.nbytes(known) if info.spec else 0
+        nodes.append(
+            CostNode(
+                name=name,
+                fqn=info.fqn,
+                fwd_ms=total_ms(price.count.forward, device),
+                bwd_input_ms=total_ms(price.count.bwd_input, device),
+                bwd_weight_ms=total_ms(price.count.bwd_weight, device),
+                out_bytes=out_bytes,
+                grad_bytes=out_bytes if info.spec and info.spec.requires_grad else 0,
+                param_bytes=sum(parameters[fqn] for fqn in info.parameters),
+                saved_bytes=saved_bytes[name],
+                recomputable=name not in grouped and _is_recomputable(info, price, out_bytes),
+            )
+        )
+    return CostGraph.build(nodes, _edges(traced), together, _tied(traced, parameters))
+
+
+def _all_sizes(traced: TracedModel, given: Mapping[str, int]) -> dict[str, int]:
+    sizes = {**traced.sizes, **given}
+    for name, value in traced.derived_sizes.items():
+        sizes[name] = evaluate_size(value, sizes)
+    return sizes
+
+
+def _is_recomputable(info: NodeInfo, price: NodePrice, out_bytes: int) -> bool:
+    """Whether running the node again gives the same value, touches nothing, and is cheap."""
+    if info.spec is None or info.parameters or info.is_random or info.writes:
+        return False
+    if price.node.op == "call_module" and info.buffers:
+        return False
+    work = price.count.forward
+    if any(operation.flops for operation in work):
+        return False
+    casts = all(operation.name == "aten._to_copy" for operation in work)
+    return casts or not info.spec.requires_grad or out_bytes <= SMALL_BYTES
+
+
+def _edges(traced: TracedModel) -> Iterator[tuple[str, str, bool]]:
+    names = {node.name for node in priced_nodes(traced)}
+    for node in priced_nodes(traced):
+        for source in node.all_input_nodes:
+            if source.name in names:
+                yield source.name, node.name, True
+    for before, after in traced.order:
+        if before in names and after in names:
+            yield before, after, False
+
+
+def _together(traced: TracedModel) -> list[tuple[str, ...]]:
+    """Groups that share a stage: the capture's, and a node that makes no single tensor with its readers."""
+    nodes = priced_nodes(traced)
+    priced = {node.name for node in nodes}
+    groups = [[name for name in group if name in priced] for group in traced.together]
+    groups += [[n.name, *(user.name for user in n.users)] for n in nodes if traced.info[n.name].spec is None]
+    joined: nx.Graph[str] = nx.Graph()
+    for group in groups:
+        nx.add_path(joined, [name for name in group if name in priced])
+    place = {node.name: index for index, node in enumerate(nodes)}
+    sorted_groups = [tuple(sorted(group, key=place.__getitem__)) for group in nx.connected_components(joined)]
+    return sorted((group for group in sorted_groups if len(group) > 1), key=lambda group: place[group[0]])
+
+
+def _tied(traced: TracedModel, parameters: Mapping[str, int]) -> list[TiedParam]:
+    readers: dict[str, list[str]] = {}
+    for node in priced_nodes(traced):
+        for fqn in traced.info[node.name].parameters:
+            readers.setdefault(fqn, []).append(node.name)
+    return [TiedParam(fqn, parameters[fqn], tuple(names)) for fqn, names in readers.items() if len(names) > 1]

@@ -1,0 +1,101 @@
+"""Every capture of one model, each cut by the same plan, and the one that is right for a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from autopipe.errors import ArgumentError, PlanMismatchError
+from autopipe.ir.stages import StagedModel
+from autopipe.ir.structure import Structure
+from autopipe.ir.traced import TracedModel
+from autopipe.rewrite import rewrite
+from autopipe.rewrite.assign import assign
+from autopipe.trace import Signature, capture, signature_of
+
+
+class Captures:
+    """Finds, or makes, the stages that are right for a call.
+
+    A graph is right for its signature and for sizes that meet its guards. A call that none of the graphs is right for
+    is captured again; its nodes take their stages from the plan.
+
+    Args:
+        model: The user's model.
+        stage_of_key: The plan: stage by node key.
+        n_stages: How many stages.
+        opaque: Says of a module's FQN whether the user wants it whole.
+    """
+
+    def __init__(
+        self, model: nn.Module, stage_of_key: Mapping[str, int], n_stages: int, opaque: Callable[[str], bool]
+    ) -> None:
+        """Start with no capture."""
+        self._model, self._stage_of_key, self._n_stages, self._opaque = model, stage_of_key, n_stages, opaque
+        self._known: list[tuple[Signature, list[StagedModel]]] = []
+        self._hooks: frozenset[str] | None = None
+
+    @property
+    def first(self) -> StagedModel:
+        """The stages for the example."""
+        return self._known[0][1][0]
+
+    def add(self, traced: TracedModel, signature: Signature) -> StagedModel:
+        """Cut a capture by the plan, and keep it."""
+        staged = rewrite(traced, self._model, assign(traced, self._stage_of_key), self._n_stages)
+        for known, versions in self._known:
+            if known == signature:
+                versions.append(staged)
+                return staged
+        self._known.append((signature, [staged]))
+        if self._hooks is None:
+            self._hooks = _with_hooks(signature)
+        return staged
+
+    def staged_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StagedModel:
+        """Return the stages that are right for a call.
+
+        Args:
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+
+        Returns:
+            The stages; ``staged.traced.bind`` accepts the sizes of the call.
+
+        Raises:
+            PlanMismatchError: If a container that stages see through has hooks by now.
+            CaptureError: If the model cannot be captured for these arguments.
+        """
+        signature = signature_of(self._model, args, kwargs)
+        self._refuse_new_hooks(signature)
+        shapes = [tuple(hole.shape) for hole in Structure.of((args, kwargs))[1]]
+        versions = next((versions for known, versions in self._known if known == signature), [])
+        for staged in versions:
+            if staged.traced.bind(shapes) is not None:
+                return staged
+        for fixed_sizes in (False, True):
+            traced = capture(self._model, args, kwargs, opaque=self._opaque, fixed_sizes=fixed_sizes)
+            if traced.bind(shapes) is not None:
+                return self.add(traced, signature)
+        raise ArgumentError(f"no graph is right for arguments of the shapes {shapes}.")
+
+    def _refuse_new_hooks(self, signature: Signature) -> None:
+        new = _with_hooks(signature) - (self._hooks or frozenset())
+        if new and self._hooks is not None:
+            name = sorted(new)[0]
+            raise PlanMismatchError(
+                f"{name} has hooks that were registered after the split.",
+                why="Its stages were built from what is inside it, so nothing calls it any more.",
+                remedy="register hooks before autopipe.split, or on a module inside it.",
+            )
+
+
+def _with_hooks(signature: Signature) -> frozenset[str]:
+    suffix = " has hooks"
+    return frozenset(
+        name.removesuffix(suffix)
+        for name, value in signature.state
+        if value is True and name.endswith(suffix)
+    )

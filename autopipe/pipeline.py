@@ -1,0 +1,296 @@
+"""What a user holds: the pipeline and its stages. It calls like the model, and trains through an engine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import fx, nn
+
+from autopipe.captures import Captures
+from autopipe.errors import ArgumentError
+from autopipe.ir.cost_graph import CostGraph
+from autopipe.ir.partition import StageCost
+from autopipe.ir.plan import Plan
+from autopipe.ir.schedule import Schedule
+from autopipe.ir.stages import Port, StagedModel, StageModule
+from autopipe.ir.timeline import Timeline
+from autopipe.rewrite import readable
+from autopipe.runtime.placed import remember_placed
+from autopipe.runtime.whole import run_whole
+
+if TYPE_CHECKING:
+    from autopipe.runtime import Engine
+    from autopipe.verify import Verification
+
+
+class Stage:
+    """One stage of a pipeline.
+
+    Args:
+        staged: The stage's module and ports.
+        cost: What the plan says that it costs.
+    """
+
+    def __init__(self, staged: StageModule, cost: StageCost) -> None:
+        """Hold both; a pipeline makes its stages."""
+        self._staged, self.cost = staged, cost
+
+    @property
+    def index(self) -> int:
+        """Its place, from 0."""
+        return self._staged.index
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """The stage as a module; what is inside it is the model's own."""
+        return self._staged.module
+
+    @property
+    def recv(self) -> tuple[Port, ...]:
+        """Values from earlier stages."""
+        return self._staged.recv
+
+    @property
+    def send(self) -> tuple[Port, ...]:
+        """Values to later stages."""
+        return self._staged.send
+
+    @property
+    def fqns(self) -> tuple[str, ...]:
+        """FQNs of its leaves, then of parameters and buffers used outside them."""
+        return self._staged.fqns
+
+    def __repr__(self) -> str:
+        """Print index, size and first and last module."""
+        ends = f"{self.fqns[0]} ... {self.fqns[-1]}" if self.fqns else "no modules"
+        return f"Stage({self.index}, {ends}, {self.cost.total_ms:.3g} ms, {len(self.recv)} recv, {len(self.send)} send)"
+
+
+class Pipeline:
+    """A split model: a container of stages that calls like the model, and makes engines that train it.
+
+    Its stages hold the model's own modules and parameters. ``autopipe.split`` makes one.
+
+    Args:
+        model: The user's model.
+        plan: Where it is cut, and why.
+        captures: Its captures, one a signature.
+        example: The microbatch that it was captured with.
+
+    Example:
+        >>> import autopipe
+        >>> pipe = autopipe.split(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), 2, (torch.ones(2, 4),))
+        >>> len(pipe), [stage.index for stage in pipe], pipe[-1].fqns
+        (2, [0, 1], ('1', '2'))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        captures: Captures,
+        example: tuple[tuple[Any, ...], dict[str, Any]],
+    ) -> None:
+        """Hold all four; ``autopipe.split`` calls this."""
+        self.model, self.plan = model, plan
+        self._captures, self._example = captures, example
+
+    # -- a container of stages ---------------------------------------------------------------------------------
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages, by index."""
+        return tuple(
+            Stage(staged, cost)
+            for staged, cost in zip(self._staged.stages, self.plan.partition.stages, strict=True)
+        )
+
+    @property
+    def _staged(self) -> StagedModel:
+        return self._captures.first
+
+    def __len__(self) -> int:
+        """Return how many stages there are."""
+        return self.plan.n_stages
+
+    def __getitem__(self, index: int) -> Stage:
+        """Return a stage; -1 is the last."""
+        return self.stages[index]
+
+    def __iter__(self) -> Iterator[Stage]:
+        """Go through the stages in order."""
+        return iter(self.stages)
+
+    # -- the model, split --------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run all stages one after the other; returns exactly what the model returns, with autograd.
+
+        Random operations draw from the user's own stream.
+
+        Args:
+            *args: The model's positional arguments, any batch size.
+            **kwargs: Its keyword arguments.
+        """
+        return run_whole(self._captures.staged_for(args, kwargs), self.model, args, kwargs)
+
+    def train(self, mode: bool = True) -> Pipeline:
+        """Set training mode; the same as ``model.train()``, for the modules are the same."""
+        self.model.train(mode)
+        return self
+
+    def eval(self) -> Pipeline:
+        """Set evaluation mode; the same as ``model.eval()``."""
+        return self.train(mode=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the model's state, under its own FQNs."""
+        return dict(self.model.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Any:
+        """Load the model's state; the same as ``model.load_state_dict``."""
+        return self.model.load_state_dict(state, strict=strict)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Go through the model's parameters."""
+        return self.model.parameters()
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Go through the model's parameters with their FQNs."""
+        return self.model.named_parameters()
+
+    def engine(
+        self,
+        devices: Any = None,
+        group: Any = None,
+        *,
+        schedule: str | Schedule | None = None,
+        n_microbatches: int | None = None,
+        batch_dims: Mapping[str, int | None] | None = None,
+        loss_reduction: Literal["mean", "sum"] = "mean",
+        seed: int | None = None,
+        timeout_s: float = 300,
+    ) -> Engine:
+        """Make an engine, which runs microbatches through the stages by a schedule.
+
+        Args:
+            devices: One device a stage, may repeat. None: where the model is.
+            group: A torch.distributed process group.
+            schedule: A name or a Schedule; None: the plan's.
+            n_microbatches: None: the plan's.
+            batch_dims: Argument name -> the dimension that is cut into microbatches, or None; overrides what the
+                capture found.
+            loss_reduction: "mean" weighs each microbatch's loss by its samples, "sum" adds.
+            seed: Of the random operations; None: ``torch.initial_seed()``.
+            timeout_s: After how long a peer that does not answer counts as lost.
+
+        Returns:
+            The engine; also a context manager.
+
+        Raises:
+            ArgumentError: If an argument is wrong.
+        """
+        from autopipe.runtime import Engine
+
+        if group is not None:
+            raise ArgumentError(
+                "engine(group=...) does not work yet.",
+                why="This version runs all stages in one process.",
+                remedy="pipe.engine(devices=[...]), one device a stage.",
+            )
+        own_schedule = schedule is None or isinstance(schedule, str)
+        engine = Engine(
+            self.model,
+            self._staged,
+            self._captures.staged_for,
+            schedule=schedule or self.schedule.name,
+            n_ranks=self.schedule.n_ranks,
+            n_microbatches=self.schedule.n_microbatches
+            if own_schedule and n_microbatches is None
+            else n_microbatches,
+            devices=devices,
+            batch_dims=batch_dims,
+            loss_reduction=loss_reduction,
+            seed=seed,
+            timeout_s=timeout_s,
+        )
+        if devices is not None:
+            remember_placed(self.model)
+        return engine
+
+    def verify(self) -> Verification:
+        """Run split against unsplit, on the example and on other numbers, in train and eval.
+
+        Returns:
+            The report; prints as a certificate, or names the first node that differs.
+
+        Raises:
+            ArgumentError: If the model is on the meta device.
+        """
+        from autopipe.verify import verify
+
+        return verify(self.model, self._captures.staged_for, self._example)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    @property
+    def schedule(self) -> Schedule:
+        """The compute actions of every rank."""
+        return self.plan.schedule
+
+    @property
+    def cost_graph(self) -> CostGraph | None:
+        """What was cut; None if the plan was loaded in its small form."""
+        return self.plan.cost_graph
+
+    def summary(self) -> str:
+        """Return the table of stages, the proof, and the comparison with what others do."""
+        from autopipe.view import summary
+
+        return summary(self.plan)
+
+    def timeline(self) -> Timeline:
+        """Return the predicted step."""
+        from autopipe.schedule.predict import predict
+
+        return predict(self.schedule, self.plan.partition, self.plan.transfers, self.plan.hardware)
+
+    def draw(self, path: str | Path) -> Path:
+        """Write a picture of the partition.
+
+        Args:
+            path: Its suffix picks the form: .svg, .html, .dot or .mmd.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArgumentError: If the suffix is none of them.
+        """
+        from autopipe.view import draw
+
+        return Path(draw(self.plan, path))
+
+    def print_readable(self, print_output: bool = True) -> str:
+        """Return the stages as Python code, and write it to the terminal as torch's method of this name does.
+
+        Args:
+            print_output: Whether to write it.
+        """
+        text = readable(self._staged)
+        if print_output:
+            sys.stdout.write(text + "\n")
+        return text
+
+    def __repr__(self) -> str:
+        """Print model, stages, schedule, bottleneck and bubble in one line."""
+        plan, bottleneck = self.plan, self.plan.partition.certificate.bottleneck_ms
+        bubble = plan.predictions["bubble_fraction"]
+        return (
+            f"Pipeline({plan.fingerprint.model}, {plan.n_stages} stages, {plan.schedule.name} x "
+            f"{plan.schedule.n_microbatches} microbatches, bottleneck {bottleneck:.3g} ms, bubble {bubble:.0%})"
+        )

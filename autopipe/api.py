@@ -49,13 +49,14 @@ def split(
     """Split a model into balanced pipeline stages.
 
     Args:
-        model: Any model, on one device, "meta" included. Its structure, forward and hooks are left as they are; the
-            stages hold its own modules and parameters.
+        model: Any model, on one device, "meta" included. Its structure, forward and hooks are left as they
+            are; the stages hold its own modules and parameters.
         n_stages: How many stages.
-        example_args: Positional arguments of ONE microbatch: real, fake or meta tensors. Without an example the model's
-            own is taken (``dummy_inputs``, ``example_input_array``).
+        example_args: Positional arguments of ONE microbatch: real, fake or meta tensors. Without an example
+            the model's own is taken (``dummy_inputs``, ``example_input_array``).
         example_kwargs: Keyword arguments of the same call.
-        n_ranks: How many ranks share the stages; stage s lives on rank ``s % n_ranks``. None: one stage a rank.
+        n_ranks: How many ranks share the stages; stage s lives on rank ``s % n_ranks``. None: one stage a
+            rank.
         n_microbatches: Microbatches of a step. None: four a stage.
         schedule: "1f1b" or "gpipe".
         cost: "roofline" prices operations by FLOPs and bytes, on any machine; "measured" runs and times them.

@@ -24,7 +24,7 @@ UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 COSTS = ("roofline", "measured")
 MICROBATCHES_A_STAGE = 4
-"""Four microbatches a stage keep the bubble of 1F1B below a fifth (Huang et al., GPipe, 2019, section 2.3)."""
+"""So many keep the bubble of 1F1B below a fifth (Huang et al., GPipe, 2019, section 2.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Choices:
         return any(fnmatchcase(fqn, glob) for glob in self.opaque)
 
 
-def checked_choices(
+def checked_choices(  # noqa: PLR0913 - one argument an argument of the public call
     model: nn.Module,
     n_stages: int,
     *,

@@ -19,8 +19,8 @@ from autopipe.trace import Signature, capture, signature_of
 class Captures:
     """Finds, or makes, the stages that are right for a call.
 
-    A graph is right for its signature and for sizes that meet its guards. A call that none of the graphs is right for
-    is captured again; its nodes take their stages from the plan.
+    A graph is right for its signature and for sizes that meet its guards. A call that none of the graphs is
+    right for is captured again; its nodes take their stages from the plan.
 
     Args:
         model: The user's model.

@@ -10,6 +10,8 @@ from torch import nn
 from autopipe.errors import ArgumentError
 from autopipe.ir.structure import tensors_in
 
+REMEDY = "autopipe.split(model, n_stages, (tokens,)) with one microbatch: real, fake or meta tensors."
+
 
 def example_of(
     model: nn.Module, args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None
@@ -17,8 +19,8 @@ def example_of(
     """Return the arguments that a model is captured with: one microbatch.
 
     Args:
-        model: The model; ``dummy_inputs`` (transformers) or ``example_input_array`` (Lightning) is taken where the
-            caller gives nothing.
+        model: The model; ``dummy_inputs`` (transformers) or ``example_input_array`` (Lightning) is taken
+            where the caller gives nothing.
         args: Positional arguments, or None.
         kwargs: Keyword arguments, or None.
 
@@ -33,7 +35,7 @@ def example_of(
         Traceback (most recent call last):
         ...
         autopipe.errors.ArgumentError: the example has no tensor in it.
-          Try: autopipe.split(model, n_stages, (tokens,)) with one microbatch, real, fake or on the meta device.
+          Try: autopipe.split(model, n_stages, (tokens,)) with one microbatch: real, fake or meta tensors.
     """
     if args is None and kwargs is None:
         args, kwargs = _carried(model)
@@ -54,7 +56,7 @@ def example_of(
     if not tensors_in(example):
         raise ArgumentError(
             "the example has no tensor in it.",
-            remedy="autopipe.split(model, n_stages, (tokens,)) with one microbatch, real, fake or on the meta device.",
+            remedy=REMEDY,
         )
     return example
 
@@ -72,5 +74,5 @@ def _carried(model: nn.Module) -> tuple[tuple[Any, ...] | None, Mapping[str, Any
     raise ArgumentError(
         f"autopipe needs an example of the arguments of {type(model).__name__}.",
         why="The model carries none (dummy_inputs or example_input_array).",
-        remedy="autopipe.split(model, n_stages, (tokens,)) with one microbatch, real, fake or on the meta device.",
+        remedy=REMEDY,
     )

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import fx, nn
 
 from autopipe.captures import Captures
@@ -67,7 +66,8 @@ class Stage:
     def __repr__(self) -> str:
         """Print index, size and first and last module."""
         ends = f"{self.fqns[0]} ... {self.fqns[-1]}" if self.fqns else "no modules"
-        return f"Stage({self.index}, {ends}, {self.cost.total_ms:.3g} ms, {len(self.recv)} recv, {len(self.send)} send)"
+        ports = f"{len(self.recv)} recv, {len(self.send)} send"
+        return f"Stage({self.index}, {ends}, {self.cost.total_ms:.3g} ms, {ports})"
 
 
 class Pipeline:
@@ -82,8 +82,9 @@ class Pipeline:
         example: The microbatch that it was captured with.
 
     Example:
-        >>> import autopipe
-        >>> pipe = autopipe.split(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), 2, (torch.ones(2, 4),))
+        >>> import autopipe, torch
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+        >>> pipe = autopipe.split(model, 2, (torch.ones(2, 4),))
         >>> len(pipe), [stage.index for stage in pipe], pipe[-1].fqns
         (2, [0, 1], ('1', '2'))
     """
@@ -99,7 +100,7 @@ class Pipeline:
         self.model, self.plan = model, plan
         self._captures, self._example = captures, example
 
-    # -- a container of stages ---------------------------------------------------------------------------------
+    # -- a container of stages
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -125,7 +126,7 @@ class Pipeline:
         """Go through the stages in order."""
         return iter(self.stages)
 
-    # -- the model, split --------------------------------------------------------------------------------------
+    # -- the model, split
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run all stages one after the other; returns exactly what the model returns, with autograd.
@@ -182,8 +183,8 @@ class Pipeline:
             group: A torch.distributed process group.
             schedule: A name or a Schedule; None: the plan's.
             n_microbatches: None: the plan's.
-            batch_dims: Argument name -> the dimension that is cut into microbatches, or None; overrides what the
-                capture found.
+            batch_dims: Argument name -> the dimension that is cut into microbatches, or None; overrides what
+                the capture found.
             loss_reduction: "mean" weighs each microbatch's loss by its samples, "sum" adds.
             seed: Of the random operations; None: ``torch.initial_seed()``.
             timeout_s: After how long a peer that does not answer counts as lost.
@@ -235,7 +236,7 @@ class Pipeline:
 
         return verify(self.model, self._captures.staged_for, self._example)
 
-    # -- looking ------------------------------------------------------------------------------------------------
+    # -- looking
 
     @property
     def schedule(self) -> Schedule:
@@ -292,5 +293,6 @@ class Pipeline:
         bubble = plan.predictions["bubble_fraction"]
         return (
             f"Pipeline({plan.fingerprint.model}, {plan.n_stages} stages, {plan.schedule.name} x "
-            f"{plan.schedule.n_microbatches} microbatches, bottleneck {bottleneck:.3g} ms, bubble {bubble:.0%})"
+            f"{plan.schedule.n_microbatches} microbatches, bottleneck {bottleneck:.3g} ms, "
+            f"bubble {100 * bubble:.0f} %)"
         )

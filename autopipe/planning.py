@@ -120,7 +120,7 @@ def _priced(
 
 
 def _baselines(graph: CostGraph, choices: Choices, schedule: Schedule) -> dict[str, float]:
-    """Return the bottleneck of what others do, in ms; a rule that finds no split of this shape is left out."""
+    """Return the bottleneck of what others do, in ms; a rule that finds no such split is left out."""
     rules = Rules(in_flight=in_flight(schedule), n_microbatches=choices.n_microbatches)
     objective = Objective(graph, choices.hardware, choices.n_stages, rules)
     found = {}
@@ -133,7 +133,7 @@ def _baselines(graph: CostGraph, choices: Choices, schedule: Schedule) -> dict[s
 
 
 def _groups(traced: TracedModel, choices: Choices) -> list[tuple[str, ...]]:
-    """Return the nodes that each match of ``keep_together`` holds, and those that each group of ``same_stage`` names."""
+    """Return the nodes that each match of ``keep_together`` and each group of ``same_stage`` holds."""
     held: dict[str, list[str]] = {}
     holder = _holder(traced, choices.keep_together)
     for name, match in holder.items():
@@ -165,7 +165,7 @@ def _holder(traced: TracedModel, globs: Iterable[str]) -> dict[str, str]:
 
 
 def _fqns(traced: TracedModel, content: StageContent) -> tuple[str, ...]:
-    """Return the FQNs of the leaves of a stage, then of parameters and buffers that it reads outside leaves."""
+    """Return the FQNs of a stage's leaves, then of the parameters and buffers that it reads outside them."""
     leaves = [str(node.target) for node in content.nodes if node.op == "call_module"]
     bare = [str(node.target) for node in content.nodes if node.op == "get_attr"]
     return tuple(dict.fromkeys([*leaves, *(name for name in bare if name not in traced.constants)]))

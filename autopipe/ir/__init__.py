@@ -1,6 +1,7 @@
 """The data that passes talk through: frozen, checked by ``verify()``, printed by ``str``. No algorithms.
 
-Names resolve when they are first used, so that the types that need torch do not load it for those that do not.
+Names resolve when they are first used, so that the types that need torch do not load it for those that do
+not.
 """
 
 from __future__ import annotations

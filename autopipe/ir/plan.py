@@ -1,7 +1,7 @@
 """What was decided for a model, and why: saved as JSON, compared, drawn, and given to trainers.
 
-A plan names nodes by the keys that the capture gave them (module FQN, operation, ordinal of the call), so that it fits
-every capture of the same model, whatever the arguments are.
+A plan names nodes by the keys that the capture gave them (module FQN, operation, ordinal of the call), so
+that it fits every capture of the same model, whatever the arguments are.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from autopipe.errors import PlanMismatchError
+from autopipe.ir.action import Transfer
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
 from autopipe.ir.schedule import Schedule
-from autopipe.ir.action import Transfer
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What tells one model from another: its class, and the name, shape and dtype of every parameter and buffer.
+    """What tells one model from another: its class, and names, shapes and dtypes of its tensors.
 
     Args:
         model: The class name.
@@ -71,7 +71,8 @@ class Plan:
         keys: Node name -> the node's key, in program order.
         fqns: FQNs of the leaf modules and bare parameters of each stage.
         partition: The split, its costs and its certificate.
-        baselines: Bottleneck of what others do, by name, in ms; a rule that yields no split of this shape is left out.
+        baselines: Bottleneck of what others do, by name, in ms; a rule that yields no split of this shape is
+            left out.
         transfers: What crosses between stages, for one microbatch of the example.
         schedule: The compute actions of every rank.
         predictions: Simulated ``step_ms`` and ``bubble_fraction``.
@@ -135,6 +136,10 @@ class Plan:
     def check_model(self, other: Fingerprint, *, name: str = "the plan") -> None:
         """Raise unless the plan was made for a model with this fingerprint.
 
+        Args:
+            other: The fingerprint of the model at hand.
+            name: What the message calls the plan.
+
         Raises:
             PlanMismatchError: Naming the first difference.
         """
@@ -151,7 +156,11 @@ class Plan:
         return replace(self, cost_graph=None)
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON; the same plan gives the same bytes."""
+        """Write the plan as JSON; the same plan gives the same bytes.
+
+        Args:
+            path: The file.
+        """
         Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n")
 
     @classmethod
@@ -160,6 +169,9 @@ class Plan:
 
         Args:
             path: The file.
+
+        Returns:
+            The plan.
 
         Raises:
             PlanMismatchError: If the file is damaged, or written by a newer version.
@@ -210,9 +222,7 @@ class Plan:
                 )
         a, b = self.partition.certificate, other.partition.certificate
         if a != b:
-            found.append(
-                f"the bottleneck is {b.bottleneck_ms:.6g} ms, not {a.bottleneck_ms:.6g} ms ({b} instead of {a})"
-            )
+            found.append(f"the bottleneck is {b.bottleneck_ms:.6g} ms, not {a.bottleneck_ms:.6g} ms")
         if self.partition != other.partition and not found:
             found.append("the costs of the stages differ")
         return found
@@ -241,7 +251,14 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """Read what ``to_json`` wrote; verified."""
+        """Read what ``to_json`` wrote; verified.
+
+        Args:
+            data: Plain data.
+
+        Returns:
+            The plan.
+        """
         tensors = tuple((name, tuple(shape), dtype) for name, shape, dtype in data["fingerprint"]["tensors"])
         graph = data["cost_graph"]
         plan = cls(

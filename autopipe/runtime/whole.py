@@ -1,4 +1,4 @@
-"""Runs all stages one after the other, as one call of the model, with one autograd graph through all of them."""
+"""Runs all stages one after the other as one call of the model, with one autograd graph through them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Takes the tensors out of any Python value, and puts others in: the pytree of arguments and outputs.
 
-What ``torch.utils._pytree`` knows (dicts, NamedTuples, ModelOutput ...) goes through it. Any other object that holds
-tensors (a dataclass, a key-value cache) is taken apart by ``pickle``, whose ``persistent_id`` hook is called for
-every object inside: tensors become holes, and loading the rest again with the holes filled makes a new object.
+What ``torch.utils._pytree`` knows (dicts, NamedTuples, ModelOutput ...) goes through it. Any other object
+that holds tensors (a dataclass, a key-value cache) is taken apart by ``pickle``, whose ``persistent_id``
+hook is called for every object inside: tensors become holes, and loading the rest again with the holes
+filled makes a new object.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class _Hole:
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """A leaf that pytree does not know and that holds tensors: pickled, with holes and references left out."""
+    """A leaf that pytree does not know and that holds tensors: pickled, holes and references left out."""
 
     pickled: bytes
     references: tuple[Any, ...]
@@ -165,7 +166,7 @@ class Structure:
 
 
 def _take_apart(leaf: Any, path: str, n_before: int) -> tuple[_Fixed | _Object, list[Any]]:
-    if isinstance(leaf, _PLAIN) or isinstance(leaf, _BY_REFERENCE):
+    if isinstance(leaf, (*_PLAIN, *_BY_REFERENCE)):
         return _Fixed(leaf), []
     file = io.BytesIO()
     pickler = _Pickler(file)

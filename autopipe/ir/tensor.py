@@ -46,7 +46,15 @@ DTYPE_BYTES: Mapping[str, float] = {
     "quint4x2": 0.5,
 }
 
-_FUNCTIONS = {"min": min, "max": max, "ceil": ceil, "floor": floor, "trunc": trunc, "sqrt": sqrt, "abs": abs}
+_FUNCTIONS: dict[str, Any] = {
+    "min": min,
+    "max": max,
+    "ceil": ceil,
+    "floor": floor,
+    "trunc": trunc,
+    "sqrt": sqrt,
+    "abs": abs,
+}
 _FUNCTIONS |= {"int": int, "float": float}
 
 
@@ -86,7 +94,7 @@ def evaluate_size(size: Size, sizes: Mapping[str, int]) -> int:
     if isinstance(size, int):
         return size
     try:
-        return int(eval(_compiled(size), {"__builtins__": {}, "math": _Math, **_FUNCTIONS}, dict(sizes)))  # noqa: S307
+        return int(eval(_compiled(size), {"__builtins__": {}, "math": _Math, **_FUNCTIONS}, dict(sizes)))
     except NameError as error:
         raise ArgumentError(
             f"the size {size!r} cannot be computed.",

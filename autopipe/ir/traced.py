@@ -101,7 +101,8 @@ class TracedModel:
         out_structure: Rebuilds the output from the graph's outputs.
         out_names: The node behind each output leaf, and None for a leaf that is a plain value.
         sizes: Symbolic size -> its value in the example.
-        derived_sizes: Symbolic size -> its value in terms of the others, of those that turned out not to be open.
+        derived_sizes: Symbolic size -> its value in terms of the others, of those that turned out not to be
+            open.
         guards: Python expressions over the sizes that must hold for the graph to be right.
         together: Groups of nodes that must share a stage because of what they write.
         order: Pairs (before, after) that must keep their order though no value passes.
@@ -124,7 +125,7 @@ class TracedModel:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def compute_nodes(self) -> list[fx.Node]:
-        """Return the nodes that run in one stage each, in program order: calls, sizes aside (every stage has those)."""
+        """Return the nodes that run in one stage each, in program order: all calls but those of sizes."""
         calls = [node for node in self.graph.nodes if node.op in ("call_module", "call_function")]
         return [node for node in calls if not isinstance(node.target, SizeExpression)]
 

@@ -1,13 +1,13 @@
 """What may not be cut apart because memory is shared and written.
 
-Every storage that a tensor lies in has a log. A storage that nobody writes needs nothing: its views may lie in any
-stage. A storage that is written has two cases:
+Every storage that a tensor lies in has a log. A storage that nobody writes needs nothing: its views may lie
+in any stage. A storage that is written has two cases:
 
-* Only one tensor lies in it (``y = conv(x); relu_(y); y += z``). Each write made a new value, so a cut may fall
-  anywhere; only the readers of the old value must not fall behind the write. A stage that writes into a value which it
-  received copies it first.
-* Several tensors lie in it (``y = x[0]; y += 1``). The write is seen through all of them, so the nodes that made them
-  and the nodes that write stay in one stage.
+* Only one tensor lies in it (``y = conv(x); relu_(y); y += z``). Each write made a new value, so a cut may
+  fall anywhere; only the readers of the old value must not fall behind the write. A stage that writes into a
+  value which it received copies it first.
+* Several tensors lie in it (``y = x[0]; y += 1``). The write is seen through all of them, so the nodes that
+  made them and the nodes that write stay in one stage.
 """
 
 from __future__ import annotations
@@ -35,10 +35,6 @@ class _Log:
     writers: list[str] = field(default_factory=list)
     before: list[tuple[str, str]] = field(default_factory=list)
 
-    def copy(self) -> _Log:
-        lists = (list(self.makers), list(self.readers), list(self.writers), list(self.before))
-        return _Log(set(self.tensors), *lists)
-
 
 class Effects:
     """The logs of all storages of one capture."""
@@ -48,14 +44,6 @@ class Effects:
         self._logs: dict[int, _Log] = {}
         self._users: dict[str, list[str]] = {}
         self._changed: set[str] = set()
-
-    def copy(self) -> Effects:
-        """Return an independent copy."""
-        other = Effects()
-        other._logs = {storage: log.copy() for storage, log in self._logs.items()}
-        other._users = {name: list(users) for name, users in self._users.items()}
-        other._changed = set(self._changed)
-        return other
 
     def _log(self, storage: int) -> _Log:
         return self._logs.setdefault(storage, _Log())
@@ -85,10 +73,8 @@ class Effects:
 
     def together(self, alive: set[str]) -> tuple[tuple[str, ...], ...]:
         """Return the groups of nodes (among those alive) that must share a stage."""
-        groups = []
-        for log in self._logs.values():
-            if log.writers and len(log.tensors) > 1:
-                groups.append([*log.makers, *log.writers])
+        logs = [log for log in self._logs.values() if log.writers and len(log.tensors) > 1]
+        groups = [[*log.makers, *log.writers] for log in logs]
         groups += [users for name, users in self._users.items() if name in self._changed]
         return _merged([[name for name in group if name in alive] for group in groups])
 

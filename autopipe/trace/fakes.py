@@ -11,8 +11,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from autopipe.trace.recorder import Recorder
 from autopipe.trace.sizes import Sizes
+from autopipe.trace.values import Values
 
 
 def fake_arguments(
@@ -30,7 +30,7 @@ def fake_arguments(
 
 @contextmanager
 def fake_weights(
-    model: nn.Module, mode: FakeTensorMode, device: torch.device, recorder: Recorder
+    model: nn.Module, mode: FakeTensorMode, device: torch.device, values: Values
 ) -> Iterator[None]:
     """Let every parameter and buffer of the model be a fake one, ties kept, for the time of a capture."""
     fakes: dict[int, torch.Tensor] = {}
@@ -41,7 +41,7 @@ def fake_weights(
                 if tensor is not None and id(tensor) not in fakes:
                     fakes[id(tensor)] = _fake_weight(tensor, mode, device, is_parameter)
                     fqn = f"{prefix}.{name}" if prefix else name
-                    recorder.own(fakes[id(tensor)], tensor, fqn, is_parameter=is_parameter)
+                    values.own(fakes[id(tensor)], tensor, fqn, is_parameter=is_parameter)
             real.append((own, dict(own)))
     try:
         for own, before in real:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from autopipe.trace.leaves import why_leaf
 from autopipe.trace.modes import Interception
-from autopipe.trace.recorder import Recorder
+from autopipe.trace.recorder import LeafUse, Recorder
 from autopipe.trace.source import line_of_error
 from autopipe.trace.stand_in import DEPENDS_ON_DATA, fake_results_of_module
 
@@ -17,21 +17,30 @@ from autopipe.trace.stand_in import DEPENDS_ON_DATA, fake_results_of_module
 class LeafCalls:
     """Decides about each call of a module, and records the leaves.
 
-    A container that raises is tried again as one node: the smallest module that cannot be seen through is kept whole,
-    and its parents are not.
+    A container that raises runs on as one node, and is noted in ``found``: the smallest module that cannot
+    be seen through is kept whole, its parents are not. What its first try changed (a cache that it was
+    given) is changed twice by then, so that the capture has to start again, knowing what was found.
 
     Args:
         model: The model.
         recorder: Writes the graph.
         opaque: Says of a module's FQN whether the user wants it whole.
+        whole: Containers that cannot be seen through, and why: found by earlier attempts.
     """
 
     interception: Interception
 
-    def __init__(self, model: nn.Module, recorder: Recorder, opaque: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        recorder: Recorder,
+        opaque: Callable[[str], bool],
+        whole: Mapping[str, str],
+    ) -> None:
         """Number the modules; one under two names goes by the first."""
-        self._root, self._recorder, self._opaque = model, recorder, opaque
+        self._root, self._recorder, self._opaque, self._whole = model, recorder, opaque, whole
         self._fqn = {id(module): fqn for fqn, module in model.named_modules()}
+        self.found: dict[str, str] = {}
 
     def run_root(self, args: Any, kwargs: Any) -> Any:
         """Run the model's forward."""
@@ -42,62 +51,42 @@ class LeafCalls:
         fqn = self._fqn.get(id(module))
         if fqn is None or module is self._root:
             return module.forward(*args, **kwargs)
-        reason = "opaque= names it" if self._opaque(fqn) else why_leaf(module)
+        reason = self._why_whole(fqn, module)
         if reason is not None:
             return self._leaf(fqn, module, args, kwargs, reason)
-        mark = self._recorder.mark()
-        self._recorder.modules.append(fqn)
+        modules = self._recorder.program.modules
+        modules.append(fqn)
         try:
             return module.forward(*args, **kwargs)
         except Exception as error:
-            why = _reason(error)
-            failed = error
+            self.found[fqn] = _reason(error)
         finally:
-            self._recorder.modules.pop()
-        self._recorder.rewind(mark)
-        return self._leaf(fqn, module, args, kwargs, why, failed)
+            modules.pop()
+        return self._leaf(fqn, module, args, kwargs, self.found[fqn])
 
-    def _leaf(
-        self,
-        fqn: str,
-        module: nn.Module,
-        args: Any,
-        kwargs: Any,
-        reason: str,
-        failed: Exception | None = None,
-    ) -> Any:
-        with self.interception.inside():
-            parameters, buffers = self._recorder.owned(module)
-            return self._recorder.call(
-                "call_module",
-                fqn,
-                args,
-                kwargs,
-                lambda: self._forward(module, args, kwargs, failed),
-                keep=True,
-                fqn=fqn,
-                opaque_because=reason,
-                parameters=tuple(parameters),
-                buffers=tuple(buffers),
-                own_buffers=buffers,
-            )
+    def _why_whole(self, fqn: str, module: nn.Module) -> str | None:
+        if self._opaque(fqn):
+            return "opaque= names it"
+        return self._whole.get(fqn) or why_leaf(module)
 
-    def _forward(self, module: nn.Module, args: Any, kwargs: Any, failed: Exception | None) -> Any:
-        if failed is None:
+    def _leaf(self, fqn: str, module: nn.Module, args: Any, kwargs: Any, reason: str) -> Any:
+        def run() -> Any:
             try:
                 return module.forward(*args, **kwargs)
             except Exception as error:
-                failed = error
-        self._recorder.is_random = True
-        return fake_results_of_module(failed, module, args, kwargs, self._recorder)
+                self._recorder.is_random = True
+                return fake_results_of_module(error, module, args, kwargs, self._recorder)
+
+        with self.interception.inside():
+            parameters, buffers = self._recorder.values.owned_by(module)
+            use = LeafUse(tuple(parameters), buffers, reason)
+            return self._recorder.call_module(fqn, args, kwargs, run, use)
 
 
 def _reason(error: Exception) -> str:
     """Say why a container is kept whole, from what its forward raised on fake tensors."""
-    what = (
-        "it depends on data"
-        if isinstance(error, DEPENDS_ON_DATA)
-        else (str(error).strip().splitlines() or [""])[0]
-    )
-    where = line_of_error(error.__traceback__)
-    return f"{what} {where}".strip()
+    if isinstance(error, DEPENDS_ON_DATA):
+        what = "it depends on data"
+    else:
+        what = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{what} {line_of_error(error.__traceback__)}".strip()

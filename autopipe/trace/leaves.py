@@ -16,7 +16,7 @@ CONTAINERS = (
     nn.TransformerEncoderLayer,
     nn.TransformerDecoderLayer,
 )
-"""Modules of torch.nn that are seen through; every other unit of torch.nn (MultiheadAttention) is kept whole."""
+"""Modules of torch.nn that are seen through; every other unit of torch (MultiheadAttention) is kept whole."""
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -33,7 +33,7 @@ def why_leaf(module: nn.Module) -> str | None:
         module: Any module.
 
     Returns:
-        "" for a plain leaf, a sentence for a module with children that is kept whole, None for one seen through.
+        "" for a plain leaf, a sentence for a module with children that is kept whole, else None.
 
     Example:
         >>> why_leaf(nn.Linear(2, 2)), why_leaf(nn.Sequential(nn.ReLU()))

@@ -1,4 +1,4 @@
-"""Where the calls come from: two torch modes, and two patched entry points, all on for the time of one capture.
+"""Where the calls come from: two torch modes and two patched entry points, on for the time of one capture.
 
 =====================  ================================================================================
 ``_Functions``         every torch function and tensor method, as the model's Python wrote it
@@ -36,10 +36,15 @@ NOT_CAPTURED = {
     torch.autograd.grad: "it runs a backward of its own",
 }
 
-BATCH_NORMS = ("aten::native_batch_norm", "aten::_native_batch_norm_legit", "aten::cudnn_batch_norm")
-BATCH_NORMS += ("aten::miopen_batch_norm", "aten::_batch_norm_with_update")
+BATCH_NORMS = (
+    "aten::native_batch_norm",
+    "aten::_native_batch_norm_legit",
+    "aten::_batch_norm_with_update",
+    "aten::cudnn_batch_norm",
+    "aten::miopen_batch_norm",
+)
 BATCH_NORM_TRAINING = 5
-"""Their schema says that the running statistics (arguments 3 and 4) are only read; in training they are written."""
+"""The schema says that the running statistics (arguments 3 and 4) are only read; training writes them."""
 
 _active = threading.local()
 
@@ -71,7 +76,7 @@ class Interception:
         """Intercept the calls of this thread."""
         module_call, function_apply = nn.Module.__call__, torch.autograd.Function.__dict__["apply"]
         nn.Module.__call__ = _intercepted_call(module_call)  # type: ignore[method-assign]
-        torch.autograd.Function.apply = _intercepted_apply(function_apply)  # type: ignore[assignment]
+        torch.autograd.Function.apply = _intercepted_apply(function_apply)  # type: ignore[method-assign]
         _active.interception = self
         try:
             with _Operators(self), _Functions(self):
@@ -94,10 +99,10 @@ class Interception:
             try:
                 return target(*args, **kwargs)
             except Exception as error:
-                return fake_results(error, target, args, kwargs, self.recorder.sizes, self.recorder.device)
+                return fake_results(error, target, args, kwargs, self.recorder.program)
 
         with self.inside():
-            return self.recorder.call("call_function", target, args, kwargs, run)
+            return self.recorder.call_function(target, args, kwargs, run)
 
 
 class _Functions(TorchFunctionMode):
@@ -134,11 +139,11 @@ class _Functions(TorchFunctionMode):
         )
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees the operators that run below the functions."""
 
     def __init__(self, interception: Interception) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._interception = interception
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,8 +1,9 @@
 """What a captured graph is right for, and what a call must have in common with it.
 
-A graph is the model's Python run once, so every flag that the Python read is frozen into it. All such flags stand in
-the signature: the shape of the arguments, the values of those that are no tensors, modes, and the plain attributes of
-the modules. A call with another signature is captured again; it is never run on the wrong graph.
+A graph is the model's Python run once, so every flag that the Python read is frozen into it. All such flags
+stand in the signature: the shape of the arguments, the values of those that are no tensors, modes, and the
+plain attributes of the modules. A call with another signature is captured again; it is never run on the
+wrong graph.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import nn
 from autopipe.ir.structure import Structure
 from autopipe.ir.traced import Region
 from autopipe.trace.leaves import has_hooks, why_leaf
-from autopipe.trace.recorder import current_region, dtype_name
+from autopipe.trace.program import current_region, dtype_name
 
 _PLAIN = (bool, int, float, str, type(None))
 _SKIPPED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
@@ -108,7 +109,7 @@ def _plain_attributes(owner: str, attributes: dict[str, Any]) -> Iterator[tuple[
 
 
 def example_device(model: nn.Module, holes: list[torch.Tensor]) -> torch.device:
-    """Return the device that a model is captured on: where its first parameter or argument lies, meta taken for CPU."""
+    """Return the device that a model is captured on: of its first parameter or argument; CPU for meta."""
     found = next(
         (tensor.device for tensor in [*model.parameters(), *model.buffers(), *holes]), torch.device("cpu")
     )

@@ -1,10 +1,10 @@
-"""Symbolic sizes: which dimensions of the example stay open, and how an expression over them runs in a stage."""
+"""Symbolic sizes: which dimensions of the example stay open, and how expressions over them are printed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import sympy
 import torch
@@ -15,7 +15,7 @@ from torch.utils._sympy.printers import PythonPrinter
 from autopipe.ir.tensor import Size
 
 SEQUENCE_RANKS = (2, 3)
-"""Ranks of the tensors whose second dimension is taken for a length: [batch, length] and [batch, length, width]."""
+"""Ranks of the tensors whose second dimension is a length: [batch, length] and [batch, length, width]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Openness:
     Args:
         batch: Whether the batch dimension is symbolic.
         length: Whether sequence lengths are.
-        move_batch: Whether the batch is captured at a size that no other dimension has, so that nothing is taken for
-            equal to it by chance.
+        move_batch: Whether the batch is captured at a size that no other dimension has, so that nothing is
+            taken for equal to it by chance.
     """
 
     batch: bool
@@ -34,8 +34,16 @@ class Openness:
     move_batch: bool
 
 
-ATTEMPTS = (Openness(True, True, True), Openness(True, True, False), Openness(True, False, False))
-ATTEMPTS += (Openness(False, False, False),)
+FIXED_BATCH_ATTEMPTS = (
+    Openness(batch=False, length=True, move_batch=False),
+    Openness(batch=False, length=False, move_batch=False),
+)
+ATTEMPTS = (
+    Openness(batch=True, length=True, move_batch=True),
+    Openness(batch=True, length=True, move_batch=False),
+    Openness(batch=True, length=False, move_batch=False),
+    *FIXED_BATCH_ATTEMPTS,
+)
 
 
 class Sizes:
@@ -80,7 +88,7 @@ class Sizes:
             constraint_dim=None,
             do_not_specialize_zero_one=True,
         )
-        size = self.environment.create_symintnode(symbol, hint=hint, source=source)
+        size = cast(torch.SymInt, self.environment.create_symintnode(symbol, hint=hint, source=source))
         self._symbols[name], self.hints[name] = size, hint
         self._names[symbol] = sympy.Symbol(name, integer=True, positive=True)
         return size

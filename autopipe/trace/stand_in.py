@@ -1,14 +1,15 @@
 """What a call returns when it cannot run on fake tensors: learnt by running it on small real ones.
 
-A module that branches on data, or an operator whose fake kernel is missing, is run outside the capture: at the sizes
-of the example, with other values, and once for each symbolic size at the next larger one. Where a size of the result
-moved with the sizes of the arguments it is symbolic, and the results themselves are thrown away.
+A module that branches on data, or an operator whose fake kernel is missing, is run outside the capture: at
+the sizes of the example, with several values, and once for each symbolic size at the next larger one. Where
+a size of the result moved with the sizes of the arguments it is symbolic. The results themselves are thrown
+away.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -21,17 +22,20 @@ from torch.utils._python_dispatch import _disable_current_modes
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure, map_tensors, tensors_in
 from autopipe.ir.tensor import evaluate_size
+from autopipe.trace.program import Program
 from autopipe.trace.recorder import Recorder
-from autopipe.trace.sizes import Sizes
 
 LIMIT_BYTES = 1 << 30
 """Calls whose arguments are larger than this are not run for real: planning must fit a laptop."""
 
 DEPENDS_ON_DATA = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
 
+_VALUES = 3
+"""How many runs with different values must agree about the sizes."""
+
 
 def fake_results(
-    error: Exception, target: Callable[..., Any], args: Any, kwargs: Any, sizes: Sizes, device: torch.device
+    error: Exception, target: Callable[..., Any], args: Any, kwargs: Any, program: Program
 ) -> Any:
     """Return fake results of a function whose fake kernel failed.
 
@@ -40,18 +44,17 @@ def fake_results(
         target: The function.
         args: Its positional arguments, fake tensors inside.
         kwargs: Its keyword arguments.
-        sizes: The symbolic sizes of the capture.
-        device: Where the results lie.
+        program: Knows the symbolic sizes and the device.
 
     Raises:
         Exception: ``error`` itself, if the result depends on data or the function fails on real tensors too.
     """
     if isinstance(error, (*DEPENDS_ON_DATA, CaptureError)):
         raise error
-    found = _learn(target, args, kwargs, sizes, device)
-    if found is None or not found[0].n_holes or len(found[0].leaves) != found[0].n_holes:
+    structure, holes = _Trials(target, (args, kwargs), program).results(error)
+    if not structure.n_holes or len(structure.leaves) != structure.n_holes:
         raise error
-    return found[0].fill(found[1])
+    return structure.fill(holes)
 
 
 def fake_results_of_module(
@@ -67,115 +70,137 @@ def fake_results_of_module(
         recorder: Knows the real weights, the sizes and the device.
 
     Raises:
-        Exception: ``error`` itself, if the copy fails on real tensors too, or its results have no fixed sizes.
+        CaptureError: If the sizes of its results depend on the values that it is given.
+        Exception: ``error`` itself, if the copy fails on real tensors too.
     """
     weights = [*module.parameters(), *module.buffers()]
     if sum(weight.numel() * weight.element_size() for weight in weights) > LIMIT_BYTES:
         raise error
     try:
         with _disable_current_modes(), torch._C.DisableTorchFunction():
-            memo = {id(weight): _real_weight(recorder.real_of.get(id(weight), weight)) for weight in weights}
+            real_of = recorder.values.real_of
+            memo = {id(weight): _real_weight(real_of.get(id(weight), weight)) for weight in weights}
             real = copy.deepcopy(module, memo)
     except Exception as copying:
         raise error from copying
-    found = _learn(
-        real.forward, args, kwargs, recorder.sizes, recorder.device, parameters=list(module.parameters())
-    )
-    if found is None:
-        raise error
-    return found[0].fill(found[1])
+    parameters = list(module.parameters())
+    structure, holes = _Trials(real.forward, (args, kwargs), recorder.program, parameters).results(error)
+    return structure.fill(holes)
 
 
 def _real_weight(weight: torch.Tensor) -> torch.Tensor:
-    copied = (
-        torch.zeros(weight.shape, dtype=weight.dtype) if weight.is_meta else weight.detach().cpu().clone()
-    )
+    if weight.is_meta:
+        copied = torch.zeros(weight.shape, dtype=weight.dtype)
+    else:
+        copied = weight.detach().cpu().clone()
     return nn.Parameter(copied, weight.requires_grad) if isinstance(weight, nn.Parameter) else copied
 
 
-def _learn(
-    run: Callable[..., Any],
-    args: Any,
-    kwargs: Any,
-    sizes: Sizes,
-    device: torch.device,
-    parameters: Sequence[torch.Tensor] = (),
-) -> tuple[Structure, list[Any]] | None:
-    fakes = tensors_in((args, kwargs))
-    hints = {name: sizes.hints[name] for name in sizes.names}
-    if sum(_nbytes(fake, sizes) for fake in fakes) > LIMIT_BYTES:
-        return None
-    moved = [{**hints, name: hint + 1} for name, hint in hints.items()]
-    runs = []
-    try:
-        with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.random.fork_rng(devices=[]):
-            for point, value in [(hints, 0), (hints, 1), *((other, 0) for other in moved)]:
-                given = map_tensors(lambda hole, p=point, v=value: _real(hole, p, v, sizes), (args, kwargs))
-                runs.append(Structure.of(run(*given[0], **given[1])))
-    except Exception:
-        return None
-    if len({len(holes) for _, holes in runs}) > 1 or any(_shape(a) != _shape(b) for a, b in _pairs(runs)):
-        return None
-    wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in [*fakes, *parameters])
-    made = [
-        _fake([holes[i] for _, holes in (runs[0], *runs[2:])], fakes, sizes, hints, moved, device, wants_grad)
-        for i in range(len(runs[0][1]))
-    ]
-    return runs[0][0], made
+class _Trials:
+    """Runs of one call on real tensors.
 
+    Args:
+        run: The call.
+        given: Its positional and keyword arguments, fake tensors inside.
+        program: Knows the symbolic sizes and the device.
+        parameters: What else the results may need gradients for.
+    """
 
-def _pairs(runs: list[tuple[Structure, list[Any]]]) -> list[tuple[Any, Any]]:
-    """Pair the results of the two runs that differ in values only."""
-    return list(zip(runs[0][1], runs[1][1], strict=True))
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        given: tuple[Any, Any],
+        program: Program,
+        parameters: Sequence[torch.Tensor] = (),
+    ) -> None:
+        self._run, self._given, self._device, self._sizes = run, given, program.device, program.sizes
+        self._fakes = tensors_in(given)
+        self._hints = {name: self._sizes.hints[name] for name in self._sizes.names}
+        self._moved = [{**self._hints, name: hint + 1} for name, hint in self._hints.items()]
+        trained = any(tensor.requires_grad for tensor in [*self._fakes, *parameters])
+        self._wants_grad = torch.is_grad_enabled() and trained
+
+    def results(self, error: Exception) -> tuple[Structure, list[Any]]:
+        """Return the structure of what the call returns, and fake tensors for it.
+
+        Raises:
+            CaptureError: If the sizes of the results depend on values.
+            Exception: ``error``, if the call fails.
+        """
+        if sum(map(self._nbytes, self._fakes)) > LIMIT_BYTES:
+            raise error
+        try:
+            with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.random.fork_rng(devices=[]):
+                by_value = [self._trial(self._hints, value) for value in range(_VALUES)]
+                by_size = [self._trial(point, 0) for point in self._moved]
+        except Exception as failed:
+            raise error from failed
+        structure, first = by_value[0]
+        for _, holes in by_value[1:]:
+            if [_shape(hole) for hole in holes] != [_shape(hole) for hole in first]:
+                raise CaptureError(
+                    "the sizes of what it returns depend on the values that it is given: "
+                    f"{_shapes(first)} once, {_shapes(holes)} another time.",
+                ) from error
+        if any(len(holes) != len(first) for _, holes in by_size):
+            raise error
+        seen = [first, *(holes for _, holes in by_size)]
+        return structure, [self._fake([holes[i] for holes in seen], error) for i in range(len(first))]
+
+    def _trial(self, point: Mapping[str, int], value: int) -> tuple[Structure, list[Any]]:
+        args, kwargs = map_tensors(lambda hole: self._real(hole, point, value), self._given)
+        torch.manual_seed(value)
+        return Structure.of(self._run(*args, **kwargs))
+
+    def _real(self, hole: Any, point: Mapping[str, int], value: int) -> Any:
+        """Return a real tensor like a fake one at these sizes; ints are 0 or 1, which can index anything."""
+        if not isinstance(hole, torch.Tensor):
+            return evaluate_size(self._sizes.printed(hole), point)
+        shape = [evaluate_size(self._sizes.printed(size), point) for size in hole.shape]
+        if hole.is_floating_point() or hole.is_complex():
+            made = torch.randn(shape, dtype=torch.float32) * value
+            return made.to(hole.dtype)
+        if value < _VALUES - 1:
+            return torch.full(shape, value, dtype=hole.dtype)
+        return torch.randint(0, 2, shape).to(hole.dtype)
+
+    def _fake(self, seen: list[Any], error: Exception) -> Any:
+        """Return a fake tensor with the sizes of the real ones, symbolic where they moved."""
+        if not isinstance(seen[0], torch.Tensor):
+            return seen[0]
+        shape = []
+        for values in zip(*(tensor.shape for tensor in seen), strict=True):
+            fitting = next(self._fitting(values), None)
+            if fitting is None:
+                raise error
+            shape.append(fitting)
+        result = torch.empty(shape, dtype=seen[0].dtype, device=self._device)
+        if self._wants_grad and (result.is_floating_point() or result.is_complex()):
+            return result.requires_grad_().clone()
+        return result
+
+    def _fitting(self, values: tuple[int, ...]) -> Iterator[Any]:
+        """Find sizes that have these values at the hints and at every moved point."""
+        if len(set(values)) == 1:
+            yield values[0]
+        known = [size for fake in self._fakes for size in fake.shape if isinstance(size, torch.SymInt)]
+        products = [a * b for a, b in combinations_with_replacement(known, 2)]
+        points = [self._hints, *self._moved]
+        for size in [*known, *products]:
+            found = [evaluate_size(self._sizes.printed(size), point) for point in points]
+            if tuple(found) == values:
+                yield size
+
+    def _nbytes(self, fake: torch.Tensor) -> int:
+        count = fake.element_size()
+        for size in fake.shape:
+            count *= evaluate_size(self._sizes.printed(size), self._sizes.hints)
+        return count
 
 
 def _shape(hole: Any) -> Any:
     return tuple(hole.shape) if isinstance(hole, torch.Tensor) else hole
 
 
-def _nbytes(fake: torch.Tensor, sizes: Sizes) -> int:
-    count = fake.element_size()
-    for size in fake.shape:
-        count *= evaluate_size(sizes.printed(size), sizes.hints)
-    return count
-
-
-def _real(hole: Any, point: Mapping[str, int], value: int, sizes: Sizes) -> Any:
-    """Return a real tensor like a fake one at these sizes; ints are 0 or 1, so that they can index anything."""
-    if not isinstance(hole, torch.Tensor):
-        return evaluate_size(sizes.printed(hole), point)
-    shape = [evaluate_size(sizes.printed(size), point) for size in hole.shape]
-    if hole.is_floating_point() or hole.is_complex():
-        return torch.randn(shape, dtype=hole.dtype) if value else torch.zeros(shape, dtype=hole.dtype)
-    return torch.full(shape, value, dtype=hole.dtype)
-
-
-def _fake(
-    seen: list[Any],
-    fakes: list[torch.Tensor],
-    sizes: Sizes,
-    hints: Mapping[str, int],
-    moved: list[dict[str, int]],
-    device: torch.device,
-    wants_grad: bool,
-) -> Any:
-    """Return a fake tensor with the sizes of the real ones, symbolic where they moved."""
-    if not isinstance(seen[0], torch.Tensor):
-        return seen[0]
-    known = [size for fake in fakes for size in fake.shape if isinstance(size, torch.SymInt)]
-    candidates = known + [a * b for a, b in combinations_with_replacement(known, 2)]
-    points = [hints, *moved]
-    shape = []
-    for values in zip(*(tensor.shape for tensor in seen), strict=True):
-        fitting = (
-            c for c in candidates if all(_at(c, p, sizes) == v for p, v in zip(points, values, strict=True))
-        )
-        shape.append(values[0] if len(set(values)) == 1 else next(fitting))
-    result = torch.empty(shape, dtype=seen[0].dtype, device=device)
-    if wants_grad and (result.is_floating_point() or result.is_complex()):
-        return result.requires_grad_().clone()
-    return result
-
-
-def _at(size: Any, point: Mapping[str, int], sizes: Sizes) -> int:
-    return evaluate_size(sizes.printed(size), point)
+def _shapes(holes: Sequence[Any]) -> str:
+    return ", ".join(str(list(hole.shape)) for hole in holes if isinstance(hole, torch.Tensor))

@@ -1,0 +1,166 @@
+"""One run of the model on fake tensors, with some sizes open and some modules kept whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental import _config as symbolic_config
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from autopipe.errors import CaptureError
+from autopipe.ir.structure import Structure
+from autopipe.ir.tensor import SizeExpression, TensorSpec
+from autopipe.ir.traced import InputLeaf, TracedModel
+from autopipe.trace.dead import without_dead_nodes
+from autopipe.trace.fakes import fake_arguments, fake_weights
+from autopipe.trace.leaf_calls import LeafCalls
+from autopipe.trace.modes import Interception
+from autopipe.trace.program import Program, dtype_name
+from autopipe.trace.recorder import Recorder
+from autopipe.trace.signature import example_device
+from autopipe.trace.sizes import Openness, Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The arguments of one microbatch.
+
+    Args:
+        structure: The arguments without their tensors.
+        tensors: The tensors, real, fake or meta.
+        batch_dims: The batch dimension of each, or None.
+    """
+
+    structure: Structure
+    tensors: tuple[torch.Tensor, ...]
+    batch_dims: tuple[int | None, ...]
+
+
+class Attempt:
+    """Captures the model, or fails and knows which modules to keep whole the next time.
+
+    Args:
+        model: The model.
+        example: The arguments.
+        openness: Which sizes stay open.
+        opaque: Says of a module's FQN whether the user wants it whole.
+        whole: Modules that earlier attempts could not see through, and why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Example,
+        openness: Openness,
+        opaque: Callable[[str], bool],
+        whole: Mapping[str, str],
+    ) -> None:
+        """Choose the symbolic sizes; nothing runs before ``run``."""
+        self._model, self._example = model, example
+        device = example_device(model, list(example.tensors))
+        environment = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        self._mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
+        taken = frozenset(size for parameter in model.parameters() for size in parameter.shape)
+        shapes = [tuple(tensor.shape) for tensor in example.tensors]
+        self._sizes = Sizes(environment, shapes, openness, example.batch_dims, taken)
+        self._recorder = Recorder(Program(self._sizes, device))
+        self._calls = LeafCalls(model, self._recorder, opaque, whole)
+
+    @property
+    def found_whole(self) -> dict[str, str]:
+        """The modules that could not be seen through, and why."""
+        return self._calls.found
+
+    def run(self) -> TracedModel:
+        """Run the model.
+
+        Raises:
+            CaptureError: If a module was found that has to be kept whole from the start.
+            Exception: Whatever the model raises outside of all modules that can be kept whole.
+        """
+        program, values = self._recorder.program, self._recorder.values
+        open_batch = symbolic_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+        with open_batch, kept_attributes(self._model):
+            fakes = fake_arguments(self._example.tensors, self._mode, self._sizes, program.device)
+            for name in self._sizes.hints:
+                self._recorder.arguments.size_placeholder(name)
+            for index, fake in enumerate(fakes):
+                self._recorder.arguments.input_placeholder(f"in_{index}", fake)
+            with fake_weights(self._model, self._mode, program.device, values):
+                out_structure, out_names = self._run_model(fakes)
+        if self._calls.found:
+            raise CaptureError(f"cannot see through {', '.join(self._calls.found)}.")
+        return self._result(fakes, out_structure, out_names)
+
+    def _run_model(self, fakes: list[torch.Tensor]) -> tuple[Structure, tuple[str | None, ...]]:
+        args, kwargs = self._example.structure.fill(fakes)
+        interception = Interception(self._recorder, self._calls)
+        self._calls.interception = interception
+        with enable_python_dispatcher(), self._mode, interception.on():
+            out = self._calls.run_root(args, kwargs)
+        out_structure, holes = Structure.of(out)
+        return out_structure, self._recorder.output(holes)
+
+    def _result(
+        self, fakes: list[torch.Tensor], out: Structure, out_names: tuple[str | None, ...]
+    ) -> TracedModel:
+        program, sizes = self._recorder.program, self._sizes
+        without_dead_nodes(program.graph, program.info)
+        calls = [node for node in program.graph.nodes if node.op in ("call_module", "call_function")]
+        alive = {node.name for node in calls if not isinstance(node.target, SizeExpression)}
+        modules = dict(self._model.named_modules(remove_duplicate=False))
+        called = {str(node.target) for node in calls if node.op == "call_module"}
+        traced = TracedModel(
+            graph=program.graph,
+            info=program.info,
+            modules={fqn: modules[fqn] for fqn in sorted(called)},
+            constants=self._recorder.values.constants,
+            inputs=self._inputs(fakes),
+            in_structure=self._example.structure,
+            out_structure=out,
+            out_names=out_names,
+            sizes=dict(sizes.hints),
+            derived_sizes=sizes.derived(),
+            guards=sizes.guards(),
+            together=program.effects.together(alive),
+            order=program.effects.order(alive),
+            device=program.device,
+        )
+        traced.verify()
+        return traced
+
+    def _inputs(self, fakes: list[torch.Tensor]) -> tuple[InputLeaf, ...]:
+        paths = self._example.structure.paths
+        return tuple(
+            InputLeaf(f"in_{index}", path, self._input_spec(fake), self._batch_dim(index, fake))
+            for index, (path, fake) in enumerate(zip(paths, fakes, strict=True))
+        )
+
+    def _input_spec(self, fake: torch.Tensor) -> TensorSpec:
+        shape = tuple(self._sizes.printed(size) for size in fake.shape)
+        return TensorSpec(shape, dtype_name(fake.dtype), fake.requires_grad)
+
+    def _batch_dim(self, index: int, fake: torch.Tensor) -> int | None:
+        """Return the dimension that an argument is cut along: what stayed the batch, else the guessed one."""
+        for dim, size in enumerate(fake.shape):
+            if self._sizes.printed(size) == "B":
+                return dim
+        return self._example.batch_dims[index]
+
+
+@contextmanager
+def kept_attributes(model: nn.Module) -> Iterator[None]:
+    """Put back every attribute that the model's forward sets on its modules."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)

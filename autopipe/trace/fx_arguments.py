@@ -1,0 +1,94 @@
+"""Python values as arguments of fx nodes: tensors and symbolic sizes become nodes, plain values stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import base_types
+
+from autopipe.ir.structure import Structure
+from autopipe.ir.tensor import SizeExpression
+from autopipe.ir.traced import NodeInfo
+from autopipe.trace.glue import Held, Rebuild
+from autopipe.trace.program import Program
+from autopipe.trace.values import Values
+
+_CONSTANTS = (*(t for t in base_types if t is not torch.Tensor), type(None), type(Ellipsis))
+_SIZES = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+class FxArguments:
+    """Turns what a call was given into what its node is given.
+
+    Args:
+        program: The graph that the nodes are in.
+        values: Which node each tensor stands for.
+    """
+
+    def __init__(self, program: Program, values: Values) -> None:
+        """Start with no symbolic size known."""
+        self._program, self._values = program, values
+        self._size_nodes: dict[str, fx.Node] = {}
+
+    def of(self, value: Any) -> Any:
+        """Return a value as an fx argument: tensors and sizes as nodes, containers of them taken along."""
+        if isinstance(value, torch.Tensor):
+            return self._values.node_of(value)
+        if isinstance(value, _SIZES):
+            return self._size(value)
+        if isinstance(value, slice):
+            return slice(*(self.of(part) for part in (value.start, value.stop, value.step)))
+        return self._container(value) if type(value) in _CONTAINERS else self._other(value)
+
+    def _container(self, value: Any) -> Any:
+        if type(value) is dict:
+            if not all(isinstance(key, str) for key in value):
+                return self._other(value)
+            return {key: self.of(item) for key, item in value.items()}
+        return _CONTAINERS[type(value)](self.of(item) for item in value)
+
+    def _other(self, value: Any) -> Any:
+        if isinstance(value, _CONSTANTS) and type(value).__module__ in ("builtins", "torch"):
+            return value
+        structure, holes = Structure.of(value)
+        if holes:
+            arguments = tuple(self.of(hole) for hole in holes)
+            node = self._program.graph.call_function(Rebuild(structure), arguments)
+            self._program.describe(node, "rebuild", None)
+        else:
+            node = self._program.graph.call_function(Held(value))
+            self._program.describe(node, "held", None)
+        return node
+
+    def _size(self, value: Any) -> Any:
+        """Return a symbolic size as a node, or as the int that it turned out to be."""
+        sizes = self._program.sizes
+        printed = sizes.printed(value) if isinstance(value, torch.SymInt) else _constant_of(value)
+        if not isinstance(printed, str):
+            return printed
+        if printed not in self._size_nodes:
+            names: dict[str, Any] = {name: self._size_nodes[name] for name in sizes.names_in(value)}
+            node = self._program.graph.call_function(SizeExpression(printed), kwargs=names)
+            self._program.info[node.name] = NodeInfo(key=f"size|{printed}", fqn="")
+            self._size_nodes[printed] = node
+        return self._size_nodes[printed]
+
+    def size_placeholder(self, name: str) -> None:
+        """Add the placeholder of a symbolic size."""
+        self._size_nodes[name] = self._program.graph.placeholder(name)
+
+    def input_placeholder(self, name: str, tensor: torch.Tensor) -> None:
+        """Add the placeholder of a tensor among the model's arguments."""
+        node = self._program.graph.placeholder(name)
+        region, spec = self._program.region(), self._program.spec(tensor)
+        self._program.info[node.name] = NodeInfo(key=name, fqn="", spec=spec, region=region)
+        self._values.know(tensor, node)
+
+
+_CONTAINERS: dict[type, Any] = {tuple: tuple, torch.Size: tuple, list: list, dict: dict}
+
+
+def _constant_of(value: Any) -> Any:
+    return value.node.maybe_as_float() if isinstance(value, torch.SymFloat) else bool(value)

@@ -1,0 +1,76 @@
+"""The graph that is being written, and what is known of each of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import fx
+
+from autopipe.ir.tensor import TensorSpec
+from autopipe.ir.traced import NodeInfo, Region
+from autopipe.trace.effects import Effects, storage_of
+from autopipe.trace.sizes import Sizes
+from autopipe.trace.source import user_line
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return ``"float32"`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def current_region(device_type: str) -> Region:
+    """Return the modes that are on in this thread."""
+    types = sorted({"cpu", device_type})
+    autocast = tuple(
+        (t, dtype_name(torch.get_autocast_dtype(t))) for t in types if torch.is_autocast_enabled(t)
+    )
+    return Region(torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast)
+
+
+class Program:
+    """The nodes so far, their keys, and who reads and writes which memory.
+
+    Args:
+        sizes: The symbolic sizes of this capture.
+        device: The device that the example is captured on.
+    """
+
+    def __init__(self, sizes: Sizes, device: torch.device) -> None:
+        """Start with an empty graph."""
+        self.graph = fx.Graph()
+        self.info: dict[str, NodeInfo] = {}
+        self.effects = Effects()
+        self.sizes, self.device = sizes, device
+        self.modules: list[str] = [""]
+        self._ordinals: dict[str, int] = {}
+
+    def spec(self, tensor: torch.Tensor) -> TensorSpec:
+        """Return what is known of a tensor."""
+        shape = tuple(self.sizes.printed(size) for size in tensor.shape)
+        return TensorSpec(shape, dtype_name(tensor.dtype), tensor.requires_grad)
+
+    def region(self) -> Region:
+        """Return the modes that are on now."""
+        return current_region(self.device.type)
+
+    def describe(
+        self, node: fx.Node, label: str, out: Any, storages: Iterable[int] = (), **known: Any
+    ) -> None:
+        """Note what is known of a new node.
+
+        Args:
+            node: The node.
+            label: The operation, part of the node's key.
+            out: What the call returned.
+            storages: The memory that the arguments lie in.
+            known: Fields of NodeInfo.
+        """
+        fqn = known.pop("fqn", self.modules[-1])
+        key = f"{fqn}|{label}"
+        ordinal = self._ordinals[key] = self._ordinals.get(key, -1) + 1
+        spec = self.spec(out) if isinstance(out, torch.Tensor) else None
+        is_view = isinstance(out, torch.Tensor) and storage_of(out) in set(storages)
+        known.setdefault("source", user_line())
+        self.info[node.name] = NodeInfo(f"{key}|{ordinal}", fqn, spec, is_view=is_view, **known)

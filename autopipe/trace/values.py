@@ -1,0 +1,110 @@
+"""Which node each tensor stands for, known by the tensor's identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import fx
+
+from autopipe.errors import CaptureError
+from autopipe.ir.traced import NodeInfo
+from autopipe.trace.effects import storage_of
+from autopipe.trace.program import Program
+from autopipe.trace.source import user_line
+
+
+class Values:
+    """The tensors met so far: results of nodes, the model's parameters and buffers, constants.
+
+    Args:
+        program: The graph that the nodes are in.
+    """
+
+    def __init__(self, program: Program) -> None:
+        """Start with no tensor known."""
+        self._program = program
+        self.constants: dict[str, torch.Tensor] = {}
+        self.real_of: dict[int, torch.Tensor] = {}
+        self._node_of: dict[int, fx.Node] = {}
+        self._alive: list[torch.Tensor] = []
+        self._at_place: dict[tuple[Any, ...], fx.Node] = {}
+        self._attributes: dict[str, fx.Node] = {}
+        self._owned: dict[int, tuple[str, bool]] = {}
+
+    def know(self, tensor: torch.Tensor, node: fx.Node) -> None:
+        """From now on ``tensor`` stands for the value of ``node``."""
+        self._node_of[id(tensor)] = node
+        self._alive.append(tensor)
+        self._at_place[_place(tensor)] = node
+        self._program.effects.aliases(storage_of(tensor), id(tensor), node.name)
+
+    def own(self, fake: torch.Tensor, real: torch.Tensor, fqn: str, *, is_parameter: bool) -> None:
+        """Note that ``fake`` stands for the model's parameter or buffer of this name."""
+        self._owned[id(fake)] = (fqn, is_parameter)
+        self.real_of[id(fake)] = real
+        self._alive.append(fake)
+
+    def owned_by(self, module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Return the parameters and the buffers of a module and its children, by canonical FQN."""
+        parameters: dict[str, torch.Tensor] = {
+            self._owned[id(t)][0]: t for t in module.parameters() if id(t) in self._owned
+        }
+        buffers = {self._owned[id(t)][0]: t for t in module.buffers() if id(t) in self._owned}
+        return parameters, buffers
+
+    def owned_among(self, tensors: Iterable[torch.Tensor]) -> list[tuple[str, bool]]:
+        """Return the name of each parameter (True) and buffer (False) among some tensors."""
+        return list(dict.fromkeys(self._owned[id(tensor)] for tensor in tensors if id(tensor) in self._owned))
+
+    def is_known(self, tensor: torch.Tensor) -> bool:
+        """Whether the graph has the value of this very tensor."""
+        return id(tensor) in self._node_of
+
+    def node_of(self, tensor: torch.Tensor) -> fx.Node:
+        """Return the node whose value a tensor is; a tensor never met before is a constant of the model.
+
+        Raises:
+            CaptureError: If the tensor was made by something that could not be recorded.
+        """
+        if id(tensor) in self._node_of:
+            return self._node_of[id(tensor)]
+        if id(tensor) in self._owned:
+            node = self._attribute(self._owned[id(tensor)][0], tensor)
+            self.know(tensor, node)
+            return node
+        if _place(tensor) in self._at_place:
+            return self._at_place[_place(tensor)]
+        if isinstance(tensor, torch._subclasses.FakeTensor):
+            module = self._program.modules[-1]
+            raise CaptureError(
+                f"a {self._program.spec(tensor)} came from a call that torch does not report.",
+                where=f"in {module or 'the model'}, at {user_line()}",
+                remedy=f'let the module run its own Python with opaque=("{module}",)',
+            )
+        name = f"_constant_{len(self.constants)}"
+        self.constants[name] = tensor
+        self.own(tensor, tensor, name, is_parameter=False)
+        return self.node_of(tensor)
+
+    def _attribute(self, name: str, tensor: torch.Tensor) -> fx.Node:
+        """Return the ``get_attr`` node of a parameter, buffer or constant, made where it is first used."""
+        if name not in self._attributes:
+            node = self._program.graph.create_node("get_attr", name)
+            self._attributes[name] = node
+            self._program.info[node.name] = NodeInfo(key=name, fqn=name, spec=self._program.spec(tensor))
+        return self._attributes[name]
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    with suppress(Exception):
+        return (
+            storage_of(tensor),
+            tensor.dtype,
+            str(tensor.shape),
+            str(tensor.stride()),
+            str(tensor.storage_offset()),
+        )
+    return (id(tensor),)

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from autopipe.rewrite.extract import rewrite
+from autopipe.rewrite.readable import readable
 
-__all__ = ["rewrite"]
+__all__ = ["readable", "rewrite"]

@@ -15,7 +15,7 @@ straight to every stage that reads them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from torch import fx
@@ -53,18 +53,20 @@ class _Flow:
         home: Node -> its stage; light nodes are absent.
         readers: Node -> the stages whose nodes read it; the last stage also reads outputs that are light.
         outputs: The nodes behind the model's outputs.
+        with_gradient: The values that gradients flow through.
     """
 
     home: Mapping[fx.Node, int]
     readers: Mapping[fx.Node, set[int]]
     outputs: frozenset[fx.Node]
+    with_gradient: Set[str]
 
     def runs_in(self, node: fx.Node) -> set[int]:
         return {self.home[node]} if node in self.home else self.readers[node]
 
 
 def stage_contents(
-    traced: TracedModel, stage_of: Mapping[str, int], n_stages: int
+    traced: TracedModel, stage_of: Mapping[str, int], n_stages: int, with_gradient: Set[str]
 ) -> tuple[StageContent, ...]:
     """Find what each stage consists of and what crosses.
 
@@ -72,6 +74,7 @@ def stage_contents(
         traced: The captured model.
         stage_of: Node name -> stage, of every node that is not light.
         n_stages: How many stages; some may be empty.
+        with_gradient: The values that gradients flow through.
 
     Returns:
         One entry a stage. O(nodes x arguments).
@@ -80,10 +83,10 @@ def stage_contents(
         PartitionError: If a stage is out of range, if a value flows to an earlier stage, or if a value that
             is no tensor would have to cross.
     """
-    flow = _flow(traced, stage_of, n_stages)
+    flow = _flow(traced, stage_of, n_stages, with_gradient)
     program = [node for node in traced.graph.nodes if node.op != "output"]
     crossings = [(node, dst) for node in program for dst in _crosses_to(flow, node, n_stages - 1)]
-    ports = [(flow.home[node], dst, _port(traced, flow, node, dst, n_stages - 1)) for node, dst in crossings]
+    ports = [(flow.home[node], dst, _port(traced, flow, node, dst)) for node, dst in crossings]
     contents = []
     for stage in range(n_stages):
         here = [node for node in program if stage in flow.runs_in(node)]
@@ -104,7 +107,7 @@ def stage_contents(
     return tuple(contents)
 
 
-def _flow(traced: TracedModel, stage_of: Mapping[str, int], n_stages: int) -> _Flow:
+def _flow(traced: TracedModel, stage_of: Mapping[str, int], n_stages: int, with_gradient: Set[str]) -> _Flow:
     """Walk the program backwards: a node passes on to its arguments the stages that it runs in."""
     outputs = frozenset(node for node in traced.graph.nodes if node.name in set(traced.out_names))
     home: dict[fx.Node, int] = {}
@@ -116,7 +119,7 @@ def _flow(traced: TracedModel, stage_of: Mapping[str, int], n_stages: int) -> _F
                     f"{node.name} is in stage {home[node]}, but there are {n_stages} stages."
                 )
     readers: dict[fx.Node, set[int]] = defaultdict(set)
-    flow = _Flow(home, readers, outputs)
+    flow = _Flow(home, readers, outputs, with_gradient)
     for node in outputs - home.keys():
         readers[node].add(n_stages - 1)
     for node in reversed(traced.graph.nodes):
@@ -148,15 +151,14 @@ def _crosses_to(flow: _Flow, node: fx.Node, last: int) -> list[int]:
     return sorted(readers - {flow.home[node]})
 
 
-def _port(traced: TracedModel, flow: _Flow, node: fx.Node, dst: int, last: int) -> Port:
+def _port(traced: TracedModel, flow: _Flow, node: fx.Node, dst: int) -> Port:
     spec = traced.info[node.name].spec
     if spec is None:
         raise PartitionError(
             f"{node.name} cannot cross from stage {flow.home[node]} to stage {dst}: it is no tensor.",
             why="A call that returns several tensors, and the nodes that take them out, share a stage.",
         )
-    output_only = dst == last and dst not in flow.readers[node]
-    return Port(node.name, spec, dst, spec.requires_grad and spec.is_differentiable, output_only)
+    return Port(node.name, spec, dst, node.name in flow.with_gradient, dst not in flow.readers[node])
 
 
 def _with_peer(port: Port, peer: int) -> Port:

@@ -15,6 +15,7 @@ from autopipe.ir.stages import Argument, ArgumentKind, StagedModel, StageModule
 from autopipe.ir.traced import Region, TracedModel
 from autopipe.rewrite.borrowed import lend_modules, lend_tensors
 from autopipe.rewrite.boundary import StageContent, stage_contents
+from autopipe.rewrite.gradients import values_with_gradient
 from autopipe.rewrite.random_keys import enter_key
 from autopipe.rewrite.regions import enter_region, leave_region
 from autopipe.rewrite.tied import tied_tensors, users_of_tensors
@@ -36,7 +37,8 @@ def rewrite(traced: TracedModel, model: nn.Module, stage_of: Mapping[str, int], 
     Raises:
         PartitionError: If ``stage_of`` lets a value flow backwards, or cuts what is no tensor.
     """
-    contents = stage_contents(traced, stage_of, n_stages)
+    trained = {fqn for fqn, parameter in model.named_parameters() if parameter.requires_grad}
+    contents = stage_contents(traced, stage_of, n_stages, values_with_gradient(traced, trained))
     stages = tuple(_stage(traced, model, index, content) for index, content in enumerate(contents))
     users = users_of_tensors(model, stages)
     staged = StagedModel(

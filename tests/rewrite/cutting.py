@@ -11,7 +11,6 @@ from autopipe.ir.stages import StagedModel
 from autopipe.ir.structure import Structure
 from autopipe.ir.traced import TracedModel
 from autopipe.rewrite import rewrite
-from autopipe.rewrite.sizes import bind_sizes
 from autopipe.runtime.stage_call import call_stage
 from autopipe.trace import capture
 
@@ -75,7 +74,7 @@ def split(
 def run(staged: StagedModel, *args: Any, **kwargs: Any) -> Any:
     """Run the stages one after the other."""
     _, tensors = Structure.of((args, kwargs))
-    values: dict[str, Any] = dict(bind_sizes(staged.traced, tensors))
+    values: dict[str, Any] = dict(staged.traced.bind([tuple(t.shape) for t in tensors]) or {})
     values |= {leaf.name: tensor for leaf, tensor in zip(staged.traced.inputs, tensors, strict=True)}
     for stage in staged.stages:
         values |= call_stage(stage, values)

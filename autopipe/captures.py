@@ -54,15 +54,17 @@ class Captures:
             self._hooks = _with_hooks(signature)
         return staged
 
-    def staged_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StagedModel:
-        """Return the stages that are right for a call.
+    def staged_for(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[StagedModel, dict[str, Any]]:
+        """Return the stages that are right for a call, and what their arguments are.
 
         Args:
             args: Positional arguments.
             kwargs: Keyword arguments.
 
         Returns:
-            The stages; ``staged.traced.bind`` accepts the sizes of the call.
+            The stages; and by name the tensors among the arguments and the values of the symbolic sizes.
 
         Raises:
             PlanMismatchError: If a container that stages see through has hooks by now.
@@ -70,15 +72,17 @@ class Captures:
         """
         signature = signature_of(self._model, args, kwargs)
         self._refuse_new_hooks(signature)
-        shapes = [tuple(hole.shape) for hole in Structure.of((args, kwargs))[1]]
+        holes = Structure.of((args, kwargs))[1]
+        shapes = [tuple(hole.shape) for hole in holes]
         versions = next((versions for known, versions in self._known if known == signature), [])
         for staged in versions:
-            if staged.traced.bind(shapes) is not None:
-                return staged
+            if (sizes := staged.traced.bind(shapes)) is not None:
+                return staged, _values(staged, holes, sizes)
         for fixed_sizes in (False, True):
             traced = capture(self._model, args, kwargs, opaque=self._opaque, fixed_sizes=fixed_sizes)
-            if traced.bind(shapes) is not None:
-                return self.add(traced, signature)
+            if (sizes := traced.bind(shapes)) is not None:
+                staged = self.add(traced, signature)
+                return staged, _values(staged, holes, sizes)
         raise ArgumentError(f"no graph is right for arguments of the shapes {shapes}.")
 
     def _refuse_new_hooks(self, signature: Signature) -> None:
@@ -99,3 +103,8 @@ def _with_hooks(signature: Signature) -> frozenset[str]:
         for name, value in signature.state
         if value is True and name.endswith(suffix)
     )
+
+
+def _values(staged: StagedModel, holes: list[Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    names = [leaf.name for leaf in staged.traced.inputs]
+    return {**dict(zip(names, holes, strict=True)), **sizes}

@@ -137,7 +137,8 @@ class Pipeline:
             *args: The model's positional arguments, any batch size.
             **kwargs: Its keyword arguments.
         """
-        return run_whole(self._captures.staged_for(args, kwargs), self.model, args, kwargs)
+        staged, values = self._captures.staged_for(args, kwargs)
+        return run_whole(staged, self.model, values)
 
     def train(self, mode: bool = True) -> Pipeline:
         """Set training mode; the same as ``model.train()``, for the modules are the same."""

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from autopipe.ir.stages import StagedModel
-from autopipe.ir.structure import Structure
 from autopipe.runtime.placement import place, resolve_devices
 from autopipe.runtime.replicas import Entry, entries_of, replaced
 from autopipe.runtime.stage_call import call_stage
 
 
-def run_whole(staged: StagedModel, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_whole(staged: StagedModel, model: nn.Module, given: Mapping[str, Any]) -> Any:
     """Run a split model in this process, each stage where its parameters are.
 
     Args:
         staged: The stages that are right for these arguments.
         model: The model that was split.
-        args: The model's positional arguments.
-        kwargs: Its keyword arguments.
+        given: The tensors among the arguments and the symbolic sizes, by name.
 
     Returns:
         What the model returns; gradients flow to the model's own parameters, from copies of tied ones too.
     """
-    traced, holes = staged.traced, Structure.of((args, kwargs))[1]
-    sizes = traced.bind([tuple(hole.shape) for hole in holes])
-    assert sizes is not None, "these stages are not right for these sizes"
-    values: dict[str, Any] = dict(zip((leaf.name for leaf in traced.inputs), holes, strict=True)) | sizes
+    values = dict(given)
     devices = resolve_devices(staged, None)
     place(staged, devices)
     for stage, device in zip(staged.stages, devices, strict=True):
-        given = {argument.name: _moved(values[argument.name], device) for argument in stage.arguments}
+        arguments = {each.name: _moved(values[each.name], device) for each in stage.arguments}
         with replaced(_copies(staged, model, stage.index, devices)):
-            values |= call_stage(stage, given)
+            values |= call_stage(stage, arguments)
+    traced = staged.traced
     return traced.out_structure.fill([values[name] for name in traced.out_names if name is not None])
 
 

@@ -31,8 +31,9 @@ def estimate(
 
     Example:
         >>> x, w = torch.empty(5, 2, device="meta"), torch.empty(3, 2, device="meta")
-        >>> estimate([x], [w], [torch.empty(5, 3, device="meta")]).forward
-        (Operation(name='estimate', flops=60, nbytes=124, dtype='float32'),)
+        >>> (work,) = estimate([x], [w], [torch.empty(5, 3, device="meta")]).forward
+        >>> work.flops, work.nbytes
+        (60, 124)
     """
     floating = [tensor for tensor in inputs if tensor.is_floating_point()]
     rows = max((prod(tensor.shape[:-1]) for tensor in floating), default=0)

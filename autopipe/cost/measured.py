@@ -1,5 +1,4 @@
-"""The cost graph of a captured model from a stopwatch: every distinct node runs on real tensors, on its
-device.
+"""The cost graph of a captured model from a stopwatch: each distinct node runs on real tensors on its device.
 
 Bytes are those of the roofline; only the times are measured. Stand-ins of the modules run, with the user's
 parameters and copies of their buffers, so the model, its hooks, its gradients and the random state are as

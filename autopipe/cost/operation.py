@@ -14,7 +14,12 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import (
+    conv_flop_count,
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from autopipe.ir.hardware import Device
 
@@ -73,6 +78,13 @@ def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any
     return int(sdpa_backward_flop_count(*shapes))  # type: ignore[no-untyped-call]
 
 
+def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any, **_: Any) -> int:
+    """As many as the forward for each of the two gradients asked for; right for groups, too."""
+    transposed, mask = rest[4], rest[7]
+    product = conv_flop_count(x.shape, weight.shape, grad.shape, transposed)  # type: ignore[no-untyped-call]
+    return int(product * (mask[0] + mask[1]))
+
+
 def _recurrent_layer(x: Any, w_input: Any, w_hidden: Any, *_: Any, **__: Any) -> int:
     """Two matrix products a time step; ``x`` is [time, batch, features]."""
     return int(2 * prod(x.shape[:-1]) * (w_input.numel() + w_hidden.numel()))
@@ -86,6 +98,7 @@ def _recurrent_layer_backward(*args: Any, **kwargs: Any) -> int:
 _MORE_FORMULAS: Mapping[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+    aten.convolution_backward: _convolution_backward,
     aten.mkldnn_rnn_layer: _recurrent_layer,
     aten.mkldnn_rnn_layer_backward: _recurrent_layer_backward,
 }

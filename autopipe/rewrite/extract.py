@@ -38,6 +38,7 @@ def rewrite(traced: TracedModel, model: nn.Module, stage_of: Mapping[str, int], 
         PartitionError: If ``stage_of`` lets a value flow backwards, or cuts what is no tensor.
     """
     trained = {fqn for fqn, parameter in model.named_parameters() if parameter.requires_grad}
+    trained |= {leaf.name for leaf in traced.inputs if leaf.spec.requires_grad}
     contents = stage_contents(traced, stage_of, n_stages, values_with_gradient(traced, trained))
     stages = tuple(_stage(traced, model, index, content) for index, content in enumerate(contents))
     users = users_of_tensors(model, stages)

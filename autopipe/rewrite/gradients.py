@@ -16,13 +16,13 @@ def values_with_gradient(traced: TracedModel, trained: Set[str]) -> frozenset[st
 
     Args:
         traced: The captured model.
-        trained: FQNs of the parameters with ``requires_grad``.
+        trained: FQNs of the parameters, and names of the model inputs, with ``requires_grad``.
 
     Returns:
         Names of nodes. A value may be among them whose gradient turns out to be None; none is missing.
         O(nodes x arguments).
     """
-    flows = {leaf.name for leaf in traced.inputs if leaf.spec.requires_grad}
+    flows = {leaf.name for leaf in traced.inputs if leaf.name in trained}
     for node in traced.graph.nodes:
         info = traced.info.get(node.name)
         if info is None or node.op == "placeholder":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -10,12 +10,12 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from autopipe.errors import ArgumentError, EngineError, PlanMismatchError
-from autopipe.ir.schedule import Schedule, Transfer
+from autopipe.errors import ArgumentError, EngineError
+from autopipe.ir.schedule import Schedule
 from autopipe.ir.stages import StagedModel
 from autopipe.ir.timeline import Timeline
-from autopipe.rewrite.batch import merge
-from autopipe.runtime.checkpoint import load_state, state_of
+from autopipe.rewrite.batch import merge, weighted_sum
+from autopipe.runtime.held_model import HeldModel
 from autopipe.runtime.interpreter import Interpreter
 from autopipe.runtime.keyed_random import KeyedRandom, users_stream_kept
 from autopipe.runtime.local import LocalTransport
@@ -23,12 +23,11 @@ from autopipe.runtime.losses import Objective, Reduction, microbatch_weights, ow
 from autopipe.runtime.microbatches import BatchDims, Cutter, Microbatches, StagedFor
 from autopipe.runtime.placement import place, resolve_devices
 from autopipe.runtime.replicas import Replicas
+from autopipe.runtime.schedules import Schedules
 from autopipe.runtime.stage_worker import StageWorker
 from autopipe.runtime.step import Step, transfers_of
 from autopipe.runtime.stopwatch import Stopwatch
-from autopipe.schedule import build, forward_only, insert_comms
-
-_SEED_BITS = (1 << 63) - 1  # a state dict holds the seed as int64
+from autopipe.runtime.trained import Trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class StepOutput:
     output: Any
 
 
-class Engine:
+class Engine(HeldModel):
     """Runs all stages of a split model in this process.
 
     Args:
@@ -89,16 +88,15 @@ class Engine:
         if n_microbatches < 1:
             raise ArgumentError(f"n_microbatches is {n_microbatches}.", remedy="n_microbatches=1 or more")
         microbatch_weights(loss_reduction, [1])
-        self._model, self._staged, self._n_stages = model, staged, n_stages
-        self._named_schedule, self._n_ranks, self._reduction = schedule, n_ranks, loss_reduction
+        super().__init__(model, torch.initial_seed() if seed is None else seed)
+        self._staged, self._is_open = staged, True
+        self._reduction, self.timeout_s = loss_reduction, timeout_s
         self._cutter = Cutter(model, staged_for, n_microbatches, dict(batch_dims or {}))
-        self._seed = (torch.initial_seed() if seed is None else seed) & _SEED_BITS
-        self._step, self._timeout_s, self._is_open = 0, timeout_s, True
-        self._schedules: dict[tuple[int, bool, tuple[Transfer, ...]], Schedule] = {}
+        self._schedules = Schedules(schedule, n_stages, n_ranks)
+        self._schedules.computes(n_microbatches)
         self._last_schedule: Schedule | None = None
         self._stopwatch: Stopwatch | None = None
-        self._requires_grad = _requires_grad(model)
-        self._compute_schedule(n_microbatches)
+        self._trained = Trained(model)
         self._devices = resolve_devices(staged, devices)
         self._transport = LocalTransport(self._devices)
         self._replicas = Replicas(model, self._devices)
@@ -121,8 +119,7 @@ class Engine:
             args: Positional arguments of the model.
             target: Any value with tensors inside, cut along the batch like the arguments.
             loss_fn: ``loss_fn(output, target)``, or ``loss_fn(output)`` without target, called once a
-                microbatch;
-                None: the model's own loss.
+                microbatch; None: the model's own loss.
             return_output: Whether the outputs are put together and returned.
             kwargs: Keyword arguments of the model.
 
@@ -145,7 +142,7 @@ class Engine:
         batch.pass_gradients_back()
         self._step += 1
         losses = [step.losses[microbatch] for microbatch in range(len(batch))]
-        loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+        loss = weighted_sum(losses, [1.0] * len(losses))
         return StepOutput(loss, self._output(step, weights) if return_output else None)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -170,10 +167,9 @@ class Engine:
 
     def _run(self, batch: Microbatches, objective: Objective | None, wants_output: bool) -> Step:
         self._settle(batch.staged)
-        trained = frozenset(fqn for fqn, requires_grad in self._requires_grad.items() if requires_grad)
-        transfers = transfers_of(batch.staged, trained, objective, wants_output)
+        transfers = transfers_of(batch, self._trained.fqns, objective, wants_output)
         step = Step(batch, KeyedRandom(self._seed, self._step), transfers, objective, wants_output)
-        schedule = self._schedule_for(len(batch), step.trains, transfers)
+        schedule = self._schedules.with_messages(len(batch), transfers, trains=step.trains)
         workers = {
             stage: StageWorker(stage, step, device, self._replicas)
             for stage, device in enumerate(self._devices)
@@ -211,42 +207,16 @@ class Engine:
                 why="engine.step was called under torch.no_grad() or torch.inference_mode().",
                 remedy="engine.forward(...) for inference",
             )
-        now = _requires_grad(self._model)
-        if now != self._requires_grad:
-            before = self._requires_grad
-            changed = next(fqn for fqn in now | before if now.get(fqn) != before.get(fqn))
-            raise PlanMismatchError(
-                f"requires_grad of {changed} changed after the engine was built.",
-                why="Which values carry gradients between stages follows from it.",
-                remedy="make another engine: pipe.engine(...)",
-            )
+        self._trained.check()
 
-    # Schedules
-
-    def _compute_schedule(self, n_microbatches: int) -> Schedule:
-        if isinstance(self._named_schedule, str):
-            return build(self._named_schedule, self._n_stages, n_microbatches, self._n_ranks)
-        given = self._named_schedule
-        if (given.n_stages, given.n_microbatches) != (self._n_stages, n_microbatches):
-            raise ArgumentError(
-                f"{given!r} was given for {self._n_stages} stages and {n_microbatches} microbatches.",
-                remedy='schedule="1f1b", which is built for any number',
-            )
-        return given
-
-    def _schedule_for(self, n_microbatches: int, trains: bool, transfers: tuple[Transfer, ...]) -> Schedule:
-        key = (n_microbatches, trains, transfers)
-        if key not in self._schedules:
-            computes = self._compute_schedule(n_microbatches)
-            self._schedules[key] = insert_comms(computes if trains else forward_only(computes), transfers)
-        return self._schedules[key]
+    # Looking
 
     @property
     def schedule(self) -> Schedule:
         """The schedule of the last step or forward, with messages; before the first, that of a full batch."""
         if self._last_schedule is not None:
             return self._last_schedule
-        return self._compute_schedule(self._cutter.n_microbatches)
+        return self._schedules.computes(self._cutter.n_microbatches)
 
     def timeline(self) -> Timeline:
         """Return when every action of the last step or forward ran, as measured.
@@ -261,71 +231,16 @@ class Engine:
             raise EngineError("the engine has not run a step yet.", remedy="engine.step(...) first")
         return self._stopwatch.timeline(self._last_schedule.n_ranks)
 
-    # The model
-
     @property
     def devices(self) -> tuple[torch.device, ...]:
         """Where each stage lives."""
         return self._devices
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over the model's own parameters, each once; replicas of tied ones are not among them."""
-        return self._model.parameters()
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Iterate over the model's own parameters with their FQNs."""
-        return self._model.named_parameters()
-
-    def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
-        """Clip the norm of all gradients together, as ``torch.nn.utils.clip_grad_norm_`` does.
-
-        Args:
-            max_norm: The norm that they have at most afterwards.
-            norm_type: Of which p-norm; may be infinity.
-
-        Returns:
-            The norm before.
-        """
-        return nn.utils.clip_grad_norm_(self.parameters(), max_norm, norm_type)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the model's modules to train or eval mode."""
-        self._model.train(mode)
-        return self
-
-    def eval(self) -> Self:
-        """Set the model's modules to eval mode."""
-        return self.train(False)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the model's state dict, and ``_autopipe.seed`` and ``_autopipe.step``.
-
-        The two entries more continue the random numbers where they were.
-
-        Returns:
-            FQN -> tensor.
-        """
-        return state_of(self._model, self._seed, self._step)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what ``state_dict`` gave, or the plain model's own state dict, which leaves seed and step.
-
-        Args:
-            state: FQN -> tensor.
-
-        Raises:
-            RuntimeError: By torch, if the tensors do not fit the model.
-        """
-        seed, step = load_state(self._model, state)
-        self._seed = self._seed if seed is None else seed
-        self._step = self._step if step is None else step
 
     # The end
 
     def close(self) -> None:
         """Let go of everything; the model stays where it is."""
         self._is_open = False
-        self._schedules.clear()
         self._placed.clear()
 
     def __enter__(self) -> Self:
@@ -337,7 +252,3 @@ class Engine:
     ) -> None:
         """Close the engine."""
         self.close()
-
-
-def _requires_grad(model: nn.Module) -> dict[str, bool]:
-    return {fqn: parameter.requires_grad for fqn, parameter in model.named_parameters()}

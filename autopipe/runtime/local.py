@@ -70,8 +70,8 @@ class LocalTransport:
         self._under_way.clear()
 
     def _message(self, action: Action, tensor: torch.Tensor | None) -> _Message:
-        if not isinstance(tensor, torch.Tensor):
-            return _Message(tensor, False, None)
+        if tensor is None:
+            return _Message(None, False, None)
         assert action.peer is not None
         requires_grad = tensor.requires_grad and action.carries == "F"
         source, target = self._devices[action.stage], self._devices[action.peer]

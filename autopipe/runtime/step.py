@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,13 +56,12 @@ class Step:
 
 
 def transfers_of(
-    staged: Sequence[StagedModel], trained: frozenset[str], objective: Objective | None, wants_output: bool
+    batch: Microbatches, trained: frozenset[str], objective: Objective | None, wants_output: bool
 ) -> tuple[Transfer, ...]:
     """Return what crosses between stages in a step; outputs that nobody asked for stay home.
 
     Args:
-        staged: The splits of the microbatches; a value that only some of them send is sent empty by the
-            others.
+        batch: The microbatches; a value that only some of their splits send is sent empty by the others.
         trained: FQNs of the parameters with ``requires_grad``.
         objective: The loss; None for a forward.
         wants_output: Whether the outputs are returned.
@@ -72,8 +70,10 @@ def transfers_of(
         One entry a value and reading stage, in program order. Bytes are those at the sizes of the example.
     """
     found: dict[tuple[str, int, int], Transfer] = {}
-    for split in {id(each): each for each in staged}.values():
-        flows = values_with_gradient(split.traced, trained)
+    for split in {id(staged): staged for staged in batch.staged}.values():
+        leaves = zip(split.traced.inputs, batch.tensors, strict=True)
+        inputs = {leaf.name for leaf, tensor in leaves if tensor.requires_grad}
+        flows = values_with_gradient(split.traced, trained | inputs)
         needed = _needed_outputs(split, objective, wants_output)
         for stage in split.stages:
             for port in stage.send:

@@ -21,9 +21,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autopipe.cost.attention import FusedAttention, without_fast_path
+from autopipe.cost.grouped import grouped_product
 from autopipe.cost.operation import Operation, describe, dtype_name, tensor_bytes
 from autopipe.cost.phantom import Phantoms, tensors_of
 from autopipe.ir.structure import Structure
@@ -84,23 +85,12 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.seen: list[Operation] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        run = grouped_product if func is torch.ops.aten._grouped_mm.default else func
+        out = run(*args, **(kwargs or {}))
         operation = describe(func, args, kwargs or {}, out)
         if operation is not None:
             self.seen.append(operation)
         return out
-
-
-class FusedAttention(TorchFunctionMode):
-    """Lets attention with dropout take the fused kernel: a GPU has one, a CPU only without dropout."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Leave out ``dropout_p``."""
-        kwargs = dict(kwargs or {})
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            kwargs.pop("dropout_p", None)
-            args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
-        return func(*args, **kwargs)
 
 
 @dataclass(slots=True)
@@ -223,6 +213,7 @@ class Laboratory:
         autocast = tuple(("cpu", dtype) for kind, dtype in region.autocast if kind == self._device_type)
         with ExitStack() as stack:
             stack.enter_context(self._mode)
+            stack.enter_context(without_fast_path())
             stack.enter_context(in_region(replace(region, autocast=autocast)))
             stack.enter_context(saved_tensors_hooks(saved.pack, lambda tensor: tensor))
             if self._fused_attention:

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
+from autopipe.cost.grouped import grouped_product_flops
 from autopipe.ir.hardware import Device
 
 aten = torch.ops.aten
@@ -81,7 +82,7 @@ def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any
 def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any, **_: Any) -> int:
     """As many as the forward for each of the two gradients asked for; right for groups, too."""
     transposed, mask = rest[4], rest[7]
-    product = conv_flop_count(x.shape, weight.shape, grad.shape, transposed)  # type: ignore[no-untyped-call]
+    product = conv_flop_count(x.shape, weight.shape, grad.shape, transposed)
     return int(product * (mask[0] + mask[1]))
 
 
@@ -98,6 +99,7 @@ def _recurrent_layer_backward(*args: Any, **kwargs: Any) -> int:
 _MORE_FORMULAS: Mapping[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+    aten._grouped_mm: grouped_product_flops,
     aten.convolution_backward: _convolution_backward,
     aten.mkldnn_rnn_layer: _recurrent_layer,
     aten.mkldnn_rnn_layer_backward: _recurrent_layer_backward,

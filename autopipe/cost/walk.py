@@ -10,7 +10,10 @@ however many nodes save it. Each kept storage is charged to one node::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +59,20 @@ UNKNOWN = object()
 """The value of a node that could not run and makes several tensors; its getitem nodes know theirs."""
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch and the model say of fake tensors; a call that fails on them is estimated."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
 class Walk:
     """One walk over a graph.
 
@@ -87,6 +104,11 @@ class Walk:
         """
         prices: dict[str, NodePrice] = {}
         priced = set(priced_nodes(self._traced))
+        with _quiet():
+            self._run(priced, prices)
+        return prices
+
+    def _run(self, priced: set[fx.Node], prices: dict[str, NodePrice]) -> None:
         for node in self._traced.graph.nodes:
             if node.op == "placeholder":
                 self._values[node] = self._placeholder(node)
@@ -96,7 +118,6 @@ class Walk:
                 prices[node.name] = self._price(node)
             elif node.op == "call_function":
                 self._values[node] = node.target(*self._resolved(node.args), **self._resolved(node.kwargs))
-        return prices
 
     # -- values ------------------------------------------------------------------------------------
 

@@ -143,3 +143,13 @@ def test_custom_functions_run_their_own_backward():
 
     found = count(Twice.apply, asking(2, 3), nn.Parameter(torch.empty(3, 5, device="meta")))
     assert [flops(part) for part in (found.forward, found.bwd_input)] == [2 * 2 * 3 * 5, 2 * 2 * 2 * 3 * 5]
+
+
+@pytest.mark.parametrize("module", [nn.MultiheadAttention(16, 2), nn.TransformerEncoderLayer(16, 2, 32)])
+def test_inference_has_no_fast_path_that_hides_its_products(module):
+    x = asking(5, 2, 16)
+    args = (x, x, x) if isinstance(module, nn.MultiheadAttention) else (x,)
+    training = count(module.eval(), *args)
+    inference = count(module.eval(), *args, region=Region(grad_enabled=False))
+    assert flops(inference.forward) == flops(training.forward) > 0
+    assert torch.backends.mha.get_fastpath_enabled()

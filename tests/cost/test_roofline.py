@@ -170,9 +170,7 @@ def test_cheap_values_without_effects_are_recomputable():
 
 
 def test_integers_bring_no_gradient_back():
-    _, costs = priced(
-        Masked(), torch.ones(4, 4, requires_grad=True), torch.ones(4, 4, dtype=torch.int64)
-    )
+    _, costs = priced(Masked(), torch.ones(4, 4, requires_grad=True), torch.ones(4, 4, dtype=torch.int64))
     assert costs.node("gt").grad_bytes == costs.node("to").grad_bytes == 0
     assert costs.node("to").out_bytes == 4 * 4 * 4
     assert costs.node("mul").grad_bytes == costs.node("mul").out_bytes

@@ -55,6 +55,8 @@ class NodeInfo:
         is_view: Whether the value shares memory with an argument of the node.
         opaque_because: Why a module with children is one node, or "".
         source: ``file:line`` of the user's code that made the node, or "".
+        recompute: The call of ``torch.utils.checkpoint`` that the node ran in, or "". Its nodes may be cut
+            apart; what lies in one stage may be computed again in the backward instead of kept.
     """
 
     key: str
@@ -68,6 +70,7 @@ class NodeInfo:
     is_view: bool = False
     opaque_because: str = ""
     source: str = ""
+    recompute: str = ""
 
 
 @dataclass(frozen=True, slots=True)

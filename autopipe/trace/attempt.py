@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental import _config as symbolic_config
@@ -69,7 +68,7 @@ class Attempt:
         taken = frozenset(size for parameter in model.parameters() for size in parameter.shape)
         shapes = [tuple(tensor.shape) for tensor in example.tensors]
         self._sizes = Sizes(environment, shapes, openness, example.batch_dims, taken)
-        self._recorder = Recorder(Program(self._sizes, device))
+        self._recorder = Recorder(Program(self._sizes, device), self._mode)
         self._calls = LeafCalls(model, self._recorder, opaque, whole)
 
     @property
@@ -86,7 +85,7 @@ class Attempt:
         """
         program, values = self._recorder.program, self._recorder.values
         open_batch = symbolic_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-        with open_batch, kept_attributes(self._model):
+        with open_batch:
             fakes = fake_arguments(self._example.tensors, self._mode, self._sizes, program.device)
             for name in self._sizes.hints:
                 self._recorder.arguments.size_placeholder(name)
@@ -102,7 +101,7 @@ class Attempt:
         args, kwargs = self._example.structure.fill(fakes)
         interception = Interception(self._recorder, self._calls)
         self._calls.interception = interception
-        with enable_python_dispatcher(), self._mode, interception.on():
+        with enable_python_dispatcher(), self._mode, interception.on(), self._calls.keeping_state():
             out = self._calls.run_root(args, kwargs)
         out_structure, holes = Structure.of(out)
         return out_structure, self._recorder.output(holes)
@@ -120,7 +119,7 @@ class Attempt:
             graph=program.graph,
             info=program.info,
             modules={fqn: modules[fqn] for fqn in sorted(called)},
-            constants=self._recorder.values.constants,
+            constants=_read_constants(program.graph, self._recorder.values.constants),
             inputs=self._inputs(fakes),
             in_structure=self._example.structure,
             out_structure=out,
@@ -154,13 +153,6 @@ class Attempt:
         return self._example.batch_dims[index]
 
 
-@contextmanager
-def kept_attributes(model: nn.Module) -> Iterator[None]:
-    """Put back every attribute that the model's forward sets on its modules."""
-    before = [(module, dict(vars(module))) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, attributes in before:
-            vars(module).clear()
-            vars(module).update(attributes)
+def _read_constants(graph: fx.Graph, constants: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    read = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
+    return {name: constants[name] for name in read if name in constants}

@@ -17,7 +17,7 @@ from autopipe.errors import AutopipeError, CaptureError
 from autopipe.ir.structure import Structure
 from autopipe.ir.traced import TracedModel
 from autopipe.trace.attempt import Attempt, Example
-from autopipe.trace.leaves import has_hooks
+from autopipe.trace.leaves import refuse_hooks_around
 from autopipe.trace.sizes import ATTEMPTS, FIXED_BATCH_ATTEMPTS
 from autopipe.trace.source import line_of_error
 
@@ -56,12 +56,7 @@ def capture(
         >>> [node.name for node in traced.compute_nodes()], str(traced.info["_1"].spec)
         (['_0', '_1'], 'f32[B, 8]')
     """
-    if has_hooks(model):
-        raise CaptureError(
-            "the model itself has hooks, and no stage runs the whole model.",
-            where=type(model).__name__,
-            remedy="register the hooks on the modules inside it, or wrap the model in another module",
-        )
+    refuse_hooks_around(model)
     structure, holes = Structure.of((args, kwargs or {}))
     dims = list(batch_dims) if batch_dims is not None else guessed_batch_dims(holes)
     example = Example(structure, tuple(holes), tuple(dims))

@@ -44,6 +44,7 @@ class Effects:
         self._logs: dict[int, _Log] = {}
         self._users: dict[str, list[str]] = {}
         self._changed: set[str] = set()
+        self._attributes: dict[int, list[str]] = {}
 
     def _log(self, storage: int) -> _Log:
         return self._logs.setdefault(storage, _Log())
@@ -65,8 +66,18 @@ class Effects:
         log.readers.clear()
         log.writers.append(node)
 
+    def lies_in(self, storage: int, name: str) -> None:
+        """Note that a parameter, a buffer or a constant lies in a storage."""
+        names = self._attributes.setdefault(storage, [])
+        if name not in names:
+            names.append(name)
+
+    def attributes_in(self, storage: int) -> list[str]:
+        """Return the parameters, buffers and constants that lie in a storage."""
+        return self._attributes.get(storage, [])
+
     def uses_attribute(self, name: str, node: str, *, changes: bool) -> None:
-        """Note that a node reads a parameter or buffer, and whether it writes it."""
+        """Note that a node reads a parameter, buffer or constant, and whether it writes it."""
         self._users.setdefault(name, []).append(node)
         if changes:
             self._changed.add(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -74,6 +75,12 @@ class FxArguments:
             self._program.info[node.name] = NodeInfo(key=f"size|{printed}", fqn="")
             self._size_nodes[printed] = node
         return self._size_nodes[printed]
+
+    def sizes_of(self, tensors: Iterable[torch.Tensor]) -> dict[str, Any]:
+        """Return the node of each symbolic size that the shapes of some tensors are made of, by name."""
+        sizes = [size for tensor in tensors for size in tensor.shape if isinstance(size, torch.SymInt)]
+        names = {name for size in sizes for name in self._program.sizes.names_in(size)}
+        return {name: self._size_nodes[name] for name in sorted(names)}
 
     def size_placeholder(self, name: str) -> None:
         """Add the placeholder of a symbolic size."""

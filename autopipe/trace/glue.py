@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure
+from autopipe.ir.tensor import TensorSpec
 
 
 def written(value: Any, _writer: Any) -> Any:
@@ -55,3 +57,39 @@ class Rebuild:
     def __call__(self, *holes: Any) -> Any:
         """Return the object with these tensors."""
         return self.structure.fill(holes)
+
+
+class Expected:
+    """Checks what a leaf with forward hooks returns: they do not run during capture, and may change it.
+
+    Args:
+        fqn: The leaf.
+        structure: Of what its forward returned during capture.
+        specs: The tensors in it.
+    """
+
+    def __init__(self, fqn: str, structure: Structure, specs: tuple[TensorSpec, ...]) -> None:
+        """Keep what is expected."""
+        self.fqn, self.structure, self.specs = fqn, structure, specs
+        self.__name__ = self.__qualname__ = "expected"
+        self.__module__ = __name__
+
+    def __call__(self, value: Any, **sizes: int) -> Any:
+        """Return the value.
+
+        Raises:
+            CaptureError: If its structure, shape or dtype is not that of the capture.
+        """
+        structure, holes = Structure.of(value)
+        tensors = [hole for hole in holes if isinstance(hole, torch.Tensor)]
+        found = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in tensors]
+        expected = [(spec.concrete_shape(sizes), f"torch.{spec.dtype}") for spec in self.specs]
+        if structure.tree != self.structure.tree or found != expected:
+            raise CaptureError(
+                f"a forward hook changes what {self.fqn} returns: {found} instead of {expected}.",
+                where=f"in {self.fqn}",
+                why="The rest of the model was captured with what its forward returns.",
+                remedy="do in a module what the hook does, or register it on a module with children, which "
+                "is then kept whole.",
+            )
+        return value

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
-from autopipe.trace.leaves import why_leaf
+from autopipe.errors import CaptureError
+from autopipe.trace.leaves import has_forward_hooks, has_hooks, recording_hooks, why_leaf
 from autopipe.trace.modes import Interception
+from autopipe.trace.module_state import ModuleState
 from autopipe.trace.recorder import LeafUse, Recorder
-from autopipe.trace.source import line_of_error
+from autopipe.trace.source import line_of_error, user_line
 from autopipe.trace.stand_in import DEPENDS_ON_DATA, fake_results_of_module
 
 
 class LeafCalls:
     """Decides about each call of a module, and records the leaves.
 
-    A container that raises runs on as one node, and is noted in ``found``: the smallest module that cannot
-    be seen through is kept whole, its parents are not. What its first try changed (a cache that it was
-    given) is changed twice by then, so that the capture has to start again, knowing what was found.
+    A container that raises runs on as one node, and is noted in ``found``: the smallest module that cannot be
+    seen through is kept whole, its parents are not. What its first try changed (a cache that it was given) is
+    changed twice by then, so that the capture has to start again, knowing what was found.
 
     Args:
         model: The model.
@@ -29,6 +33,7 @@ class LeafCalls:
     """
 
     interception: Interception
+    _state: ModuleState
 
     def __init__(
         self,
@@ -40,7 +45,37 @@ class LeafCalls:
         """Number the modules; one under two names goes by the first."""
         self._root, self._recorder, self._opaque, self._whole = model, recorder, opaque, whole
         self._fqn = {id(module): fqn for fqn, module in model.named_modules()}
+        self._seen_through = {""}
         self.found: dict[str, str] = {}
+
+    @contextmanager
+    def keeping_state(self) -> Iterator[None]:
+        """Put back what the model sets on its modules, and find the modules that it would be lost for.
+
+        Raises:
+            CaptureError: If it is the model itself that sets attributes.
+        """
+        self._state = ModuleState(self._root)
+        try:
+            yield
+            for module, names in self._state.changed():
+                self._keep_setter_whole(self._fqn[id(module)], names)
+        finally:
+            self._state.restore()
+
+    def _keep_setter_whole(self, fqn: str, names: list[str]) -> None:
+        setter = fqn
+        while setter not in self._seen_through:
+            setter = setter.rpartition(".")[0]
+        what = ", ".join(f"{fqn}.{name}" if fqn else name for name in names)
+        if not setter:
+            raise CaptureError(
+                f"the model's forward sets {what}, which a graph would forget.",
+                where=f"in {type(self._root).__qualname__}.forward",
+                remedy="return it, set it in __init__, or do it in a module inside the model, which is then "
+                "kept whole.",
+            )
+        self.found[setter] = f"its forward sets {what}, which a graph would forget"
 
     def run_root(self, args: Any, kwargs: Any) -> Any:
         """Run the model's forward."""
@@ -50,10 +85,32 @@ class LeafCalls:
         """Call a module that the model's Python calls."""
         fqn = self._fqn.get(id(module))
         if fqn is None or module is self._root:
-            return module.forward(*args, **kwargs)
+            return self._unnamed(module, args, kwargs)
         reason = self._why_whole(fqn, module)
-        if reason is not None:
-            return self._leaf(fqn, module, args, kwargs, reason)
+        if reason is None:
+            out = self._see_through(fqn, module, args, kwargs)
+        else:
+            out = self._leaf(fqn, module, args, kwargs, reason)
+        for hook in recording_hooks(module):
+            hook(module, args, out)
+        return out
+
+    def _unnamed(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if module is not self._root and has_hooks(module):
+            raise CaptureError(
+                f"a {type(module).__name__} with hooks is called, and it is not registered in the model.",
+                where=user_line(),
+                remedy="register it as an attribute of the module that calls it",
+            )
+        return module.forward(*args, **kwargs)
+
+    def _why_whole(self, fqn: str, module: nn.Module) -> str | None:
+        if self._opaque(fqn):
+            return "opaque= names it"
+        return self._whole.get(fqn) or why_leaf(module)
+
+    def _see_through(self, fqn: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        self._seen_through.add(fqn)
         modules = self._recorder.program.modules
         modules.append(fqn)
         try:
@@ -64,23 +121,31 @@ class LeafCalls:
             modules.pop()
         return self._leaf(fqn, module, args, kwargs, self.found[fqn])
 
-    def _why_whole(self, fqn: str, module: nn.Module) -> str | None:
-        if self._opaque(fqn):
-            return "opaque= names it"
-        return self._whole.get(fqn) or why_leaf(module)
-
     def _leaf(self, fqn: str, module: nn.Module, args: Any, kwargs: Any, reason: str) -> Any:
-        def run() -> Any:
+        changed = self._state.changed_in(module)
+        if changed and fqn not in self.found:
+            raise CaptureError(f"it sets {', '.join(changed)} of {fqn}, which a graph would forget")
+
+        def run(*args: Any, **kwargs: Any) -> Any:
             try:
-                return module.forward(*args, **kwargs)
+                with self._recorder.program.sizes.of_kernels(isinstance(module, _ConvNd)):
+                    return _uncompiled(module).forward(*args, **kwargs)
             except Exception as error:
                 self._recorder.is_random = True
                 return fake_results_of_module(error, module, args, kwargs, self._recorder)
 
         with self.interception.inside():
             parameters, buffers = self._recorder.values.owned_by(module)
-            use = LeafUse(tuple(parameters), buffers, reason)
-            return self._recorder.call_module(fqn, args, kwargs, run, use)
+            use = LeafUse(tuple(parameters), buffers, reason, has_forward_hooks(module))
+            out = self._recorder.call_module(fqn, args, kwargs, run, use)
+        self._state.accept(module)
+        return out
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """Return the module under ``torch.compile``."""
+    inner = getattr(module, "_orig_mod", module)
+    return inner if isinstance(inner, nn.Module) else module
 
 
 def _reason(error: Exception) -> str:

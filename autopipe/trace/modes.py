@@ -11,16 +11,17 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import CheckpointFunction
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
@@ -45,6 +46,10 @@ BATCH_NORMS = (
 )
 BATCH_NORM_TRAINING = 5
 """The schema says that the running statistics (arguments 3 and 4) are only read; training writes them."""
+
+CONVOLUTIONS: frozenset[Any] = frozenset(
+    getattr(torch, f"conv{kind}{n}d") for kind in ("", "_transpose") for n in (1, 2, 3)
+)
 
 _active = threading.local()
 
@@ -75,16 +80,33 @@ class Interception:
     def on(self) -> Iterator[None]:
         """Intercept the calls of this thread."""
         module_call, function_apply = nn.Module.__call__, torch.autograd.Function.__dict__["apply"]
+        recompute = checkpoint._checkpoint_without_reentrant_generator
+        checkpoint._checkpoint_without_reentrant_generator = self._seen_through_checkpoint
         nn.Module.__call__ = _intercepted_call(module_call)  # type: ignore[method-assign]
         torch.autograd.Function.apply = _intercepted_apply(function_apply)  # type: ignore[method-assign]
         _active.interception = self
         try:
-            with _Operators(self), _Functions(self):
+            with _Operators(self), _Functions(self), _eager():
                 yield
         finally:
             _active.interception = None
+            checkpoint._checkpoint_without_reentrant_generator = recompute
             nn.Module.__call__ = module_call  # type: ignore[method-assign]
             torch.autograd.Function.apply = function_apply  # type: ignore[method-assign]
+
+    def _seen_through_checkpoint(self, *_args: Any, **_kwargs: Any) -> Iterator[None]:
+        """Stand in for what ``torch.utils.checkpoint`` does around the function that it calls."""
+        with self.recorder.program.checkpoint():
+            yield
+
+    def reentrant_checkpoint(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """See through a reentrant checkpoint, which gives no gradient if no argument of it wants one."""
+        wants_grad = any(isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args)
+        with (
+            self.recorder.program.checkpoint(),
+            torch.set_grad_enabled(wants_grad and torch.is_grad_enabled()),
+        ):
+            return function(*args)
 
     def module(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Call a module: inside a node just its forward, without hooks."""
@@ -95,9 +117,10 @@ class Interception:
     def function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function on fake tensors and record it."""
 
-        def run() -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
             try:
-                return target(*args, **kwargs)
+                with self.recorder.program.sizes.of_kernels(target in CONVOLUTIONS):
+                    return target(*args, **kwargs)
             except Exception as error:
                 return fake_results(error, target, args, kwargs, self.recorder.program)
 
@@ -163,6 +186,12 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return interception.function(func, args, kwargs)
 
 
+def _eager() -> AbstractContextManager[Any]:
+    """Run compiled functions as they were written; what a module compiles it keeps, as a leaf."""
+    is_compiler_loaded = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if is_compiler_loaded else nullcontext()
+
+
 def _intercepted_call(original: Callable[..., Any]) -> Callable[..., Any]:
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         interception = getattr(_active, "interception", None)
@@ -178,8 +207,8 @@ def _intercepted_apply(original: Any) -> Any:
         interception, run = getattr(_active, "interception", None), original.__get__(None, cls)
         if interception is None or interception.is_inside:
             return run(*args, **kwargs)
-        if cls is CheckpointFunction:
-            return args[0](*args[2:])
+        if cls is checkpoint.CheckpointFunction:
+            return interception.reentrant_checkpoint(args[0], args[2:])
         if not tensors_in((args, kwargs)):
             return run(*args, **kwargs)
         return interception.function(run, args, kwargs)

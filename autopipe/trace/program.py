@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,12 +45,25 @@ class Program:
         self.effects = Effects()
         self.sizes, self.device = sizes, device
         self.modules: list[str] = [""]
+        self._recompute = ""
         self._ordinals: dict[str, int] = {}
 
     def spec(self, tensor: torch.Tensor) -> TensorSpec:
         """Return what is known of a tensor."""
         shape = tuple(self.sizes.printed(size) for size in tensor.shape)
         return TensorSpec(shape, dtype_name(tensor.dtype), tensor.requires_grad)
+
+    @contextmanager
+    def checkpoint(self) -> Iterator[None]:
+        """Note that the nodes inside belong to one call of ``torch.utils.checkpoint``, the outermost."""
+        before = self._recompute
+        key = f"{self.modules[-1]}|checkpoint"
+        ordinal = self._ordinals[key] = self._ordinals.get(key, -1) + 1
+        self._recompute = before or f"{key}|{ordinal}"
+        try:
+            yield
+        finally:
+            self._recompute = before
 
     def region(self) -> Region:
         """Return the modes that are on now."""
@@ -73,4 +87,5 @@ class Program:
         spec = self.spec(out) if isinstance(out, torch.Tensor) else None
         is_view = isinstance(out, torch.Tensor) and storage_of(out) in set(storages)
         known.setdefault("source", user_line())
+        known.setdefault("recompute", self._recompute)
         self.info[node.name] = NodeInfo(f"{key}|{ordinal}", fqn, spec, is_view=is_view, **known)

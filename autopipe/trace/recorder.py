@@ -17,12 +17,15 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from autopipe.ir.structure import Structure, is_hole, tensors_in
+from autopipe.errors import CaptureError
+from autopipe.ir.structure import Structure, is_hole, map_tensors, tensors_in
 from autopipe.trace.effects import storage_of
 from autopipe.trace.fx_arguments import FxArguments
-from autopipe.trace.glue import passed_through, tensor_leaf, written
+from autopipe.trace.glue import Expected, passed_through, tensor_leaf, written
 from autopipe.trace.program import Program
+from autopipe.trace.source import user_line
 from autopipe.trace.values import Values
 
 
@@ -34,11 +37,14 @@ class LeafUse:
         parameters: Canonical FQNs of the parameters in the leaf.
         buffers: Its buffers, by canonical FQN.
         opaque_because: Why a module with children is one node, or "".
+        has_hooks: Whether it has forward hooks, which did not run during capture and may change what it
+            returns.
     """
 
     parameters: tuple[str, ...] = ()
     buffers: dict[str, torch.Tensor] = field(default_factory=dict)
     opaque_because: str = ""
+    has_hooks: bool = False
 
 
 class Recorder:
@@ -46,17 +52,18 @@ class Recorder:
 
     Args:
         program: The graph that is being written.
+        mode: Makes the fake tensors of the capture.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, mode: FakeTensorMode) -> None:
         """Start with an empty program and no tensor known."""
         self.program = program
-        self.values = Values(program)
+        self.values = Values(program, mode)
         self.arguments = FxArguments(program, self.values)
         self.is_random = False
 
     def call_function(
-        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
+        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Any]
     ) -> Any:
         """Run a function on fake tensors, and write it down if it makes or changes a tensor.
 
@@ -64,7 +71,7 @@ class Recorder:
             target: The function.
             args: Positional arguments, fake tensors inside.
             kwargs: Keyword arguments.
-            run: Makes the call.
+            run: Makes the call: ``run(*args, **kwargs)``, real tensors replaced by fake ones.
 
         Returns:
             What the call returned; a tensor that is one of the arguments comes back as an alias of it, so
@@ -73,7 +80,7 @@ class Recorder:
         return self._call("call_function", target, (args, kwargs), run, None)
 
     def call_module(
-        self, fqn: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any], use: LeafUse
+        self, fqn: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Any], use: LeafUse
     ) -> Any:
         """Run a leaf on fake tensors, and write it down.
 
@@ -81,7 +88,7 @@ class Recorder:
             fqn: The leaf.
             args: Positional arguments, fake tensors inside.
             kwargs: Keyword arguments.
-            run: Makes the call.
+            run: Makes the call, as for ``call_function``.
             use: What the leaf has inside.
 
         Returns:
@@ -90,17 +97,21 @@ class Recorder:
         return self._call("call_module", fqn, (args, kwargs), run, use)
 
     def _call(
-        self, op: str, target: Any, given: tuple[Any, Any], run: Callable[[], Any], leaf: LeafUse | None
+        self, op: str, target: Any, given: tuple[Any, Any], run: Callable[..., Any], leaf: LeafUse | None
     ) -> Any:
         buffers = leaf.buffers if leaf else {}
         read = tensors_in(given)
+        if any(self.values.is_real(tensor) for tensor in read):
+            given = map_tensors(self._fake, given)
+            read = tensors_in(given)
         watched = [*read, *buffers.values()]
         versions = [_version(tensor) for tensor in watched]
         fx_args = self.arguments.of(given[0])
         fx_kwargs = {key: self.arguments.of(value) for key, value in given[1].items()}
         region = self.program.region()
         self.is_random = False
-        out = run()
+        out = run(*given[0], **given[1])
+        self._refuse_hidden_results(given, read)
         written_to = _unique(t for t, before in zip(watched, versions, strict=True) if _version(t) != before)
         inside = {id(buffer) for buffer in buffers.values()} - {id(tensor) for tensor in read}
         changed = [tensor for tensor in written_to if id(tensor) not in inside]
@@ -116,7 +127,34 @@ class Recorder:
         storages = {storage_of(tensor) for tensor in read}
         self.program.describe(node, label, out, storages, region=region, is_random=self.is_random, **known)
         self._note_effects(node, read, changed, {fqn: fqn in own_writes for fqn in buffers})
+        if leaf and leaf.has_hooks:
+            node = self._checked(node, out)
         return self._take_results(node, out, read, changed)
+
+    def _fake(self, hole: Any) -> Any:
+        is_real = isinstance(hole, torch.Tensor) and self.values.is_real(hole)
+        return self.values.fake_of(hole) if is_real else hole
+
+    def _refuse_hidden_results(self, given: tuple[Any, Any], read: list[torch.Tensor]) -> None:
+        """Raise if a call put other tensors into an object that it was given, such as a cache."""
+        after = tensors_in(given)
+        if len(after) != len(read) or any(a is not b for a, b in zip(after, read, strict=True)):
+            raise CaptureError(
+                "a call puts tensors into an object that it was given, and a node can only return them.",
+                where=f"in {self.program.modules[-1] or 'the model'}, at {user_line()}",
+                remedy="return the new tensors, and put them into the object outside of the module.",
+            )
+
+    def _checked(self, node: fx.Node, out: Any) -> fx.Node:
+        """Let the stage check that the hooks of a leaf leave its result as the graph expects it."""
+        structure, holes = Structure.of(out)
+        tensors = [hole for hole in holes if isinstance(hole, torch.Tensor)]
+        expected = Expected(str(node.target), structure, tuple(map(self.program.spec, tensors)))
+        sizes = self.arguments.sizes_of(tensors)
+        check = self.program.graph.call_function(expected, (node,), sizes)
+        known = self.program.info[node.name]
+        self.program.describe(check, "check", out, region=known.region, source=known.source)
+        return check
 
     def _known(self, read: Sequence[torch.Tensor], leaf: LeafUse) -> dict[str, Any]:
         owned = self.values.owned_among(read)
@@ -128,6 +166,9 @@ class Recorder:
         self, node: fx.Node, read: list[torch.Tensor], changed: list[torch.Tensor], inside: dict[str, bool]
     ) -> None:
         effects = self.program.effects
+        for tensor in changed:
+            for name in effects.attributes_in(storage_of(tensor)):
+                effects.uses_attribute(name, node.name, changes=True)
         for fqn, changes in inside.items():
             effects.uses_attribute(fqn, node.name, changes=changes)
         for tensor in read:
@@ -149,8 +190,10 @@ class Recorder:
             rest = [tensor for tensor in changed if tensor is not out]
         else:
             out = self._take_structure(node, out, given)
-            rest = changed
-        for tensor in rest:
+            rest = list(changed)
+        storages = {storage_of(tensor) for tensor in changed}
+        rest += [tensor for storage in storages for tensor in self.values.untouched_in(storage)]
+        for tensor in _unique(rest):
             after = self.program.graph.call_function(written, (self.values.node_of(tensor), node))
             self.program.describe(after, "written", tensor, {storage_of(tensor)})
             self.values.know(tensor, after)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from autopipe.errors import CaptureError
 from autopipe.ir.traced import NodeInfo
@@ -21,11 +23,13 @@ class Values:
 
     Args:
         program: The graph that the nodes are in.
+        mode: Makes the fake tensors of the capture.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, mode: FakeTensorMode) -> None:
         """Start with no tensor known."""
-        self._program = program
+        self._program, self._mode = program, mode
+        self._fake_of: dict[int, torch.Tensor] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self.real_of: dict[int, torch.Tensor] = {}
         self._node_of: dict[int, fx.Node] = {}
@@ -42,10 +46,25 @@ class Values:
         self._program.effects.aliases(storage_of(tensor), id(tensor), node.name)
 
     def own(self, fake: torch.Tensor, real: torch.Tensor, fqn: str, *, is_parameter: bool) -> None:
-        """Note that ``fake`` stands for the model's parameter or buffer of this name."""
+        """Note that ``fake`` stands for the model's parameter, buffer or constant of this name."""
         self._owned[id(fake)] = (fqn, is_parameter)
         self.real_of[id(fake)] = real
-        self._alive.append(fake)
+        self._fake_of[id(real)] = fake
+        self._alive += [fake, real]
+        self._program.effects.lies_in(storage_of(fake), fqn)
+
+    def is_real(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is none of the capture: what the model holds besides parameters and buffers."""
+        return not isinstance(tensor, FakeTensor) and not is_traceable_wrapper_subclass(tensor)
+
+    def fake_of(self, real: torch.Tensor) -> torch.Tensor:
+        """Return the fake tensor of a real one: a parameter in other clothes, or a constant of the model."""
+        if id(real) not in self._fake_of:
+            fake = self._mode.from_tensor(real, static_shapes=True)
+            name = f"_constant_{len(self.constants)}"
+            self.constants[name] = real
+            self.own(fake, real, name, is_parameter=False)
+        return self._fake_of[id(real)]
 
     def owned_by(self, module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Return the parameters and the buffers of a module and its children, by canonical FQN."""
@@ -64,11 +83,13 @@ class Values:
         return id(tensor) in self._node_of
 
     def node_of(self, tensor: torch.Tensor) -> fx.Node:
-        """Return the node whose value a tensor is; a tensor never met before is a constant of the model.
+        """Return the node whose value a tensor is; a real tensor never met before is a constant of the model.
 
         Raises:
             CaptureError: If the tensor was made by something that could not be recorded.
         """
+        if self.is_real(tensor):
+            return self.node_of(self.fake_of(tensor))
         if id(tensor) in self._node_of:
             return self._node_of[id(tensor)]
         if id(tensor) in self._owned:
@@ -77,17 +98,23 @@ class Values:
             return node
         if _place(tensor) in self._at_place:
             return self._at_place[_place(tensor)]
-        if isinstance(tensor, torch._subclasses.FakeTensor):
-            module = self._program.modules[-1]
-            raise CaptureError(
-                f"a {self._program.spec(tensor)} came from a call that torch does not report.",
-                where=f"in {module or 'the model'}, at {user_line()}",
-                remedy=f'let the module run its own Python with opaque=("{module}",)',
-            )
-        name = f"_constant_{len(self.constants)}"
-        self.constants[name] = tensor
-        self.own(tensor, tensor, name, is_parameter=False)
-        return self.node_of(tensor)
+        module = self._program.modules[-1]
+        raise CaptureError(
+            f"a {self._program.spec(tensor)} came from a call that torch does not report, or from inside a "
+            "module that is kept whole and does not return it.",
+            where=f"in {module or 'the model'}, at {user_line()}",
+            remedy=f'let the module run its own Python with opaque=("{module}",)',
+        )
+
+    def untouched_in(self, storage: int) -> list[torch.Tensor]:
+        """Return the model's arguments and attributes in a storage that still stand for themselves."""
+        return [
+            tensor
+            for tensor in self._alive
+            if id(tensor) in self._node_of
+            and self._node_of[id(tensor)].op in ("placeholder", "get_attr")
+            and storage_of(tensor) == storage
+        ]
 
     def _attribute(self, name: str, tensor: torch.Tensor) -> fx.Node:
         """Return the ``get_attr`` node of a parameter, buffer or constant, made where it is first used."""

@@ -1,0 +1,127 @@
+"""The attributes of the model's modules: noted before a capture, put back after it.
+
+A graph forgets what the Python of the model sets on its modules. So every change is looked at: a leaf runs
+its own Python in its stage and may change itself; a change that comes from a module seen through would be
+lost.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_FUNCTIONS = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
+_NOT_LOOKED_INTO = (*_PLAIN, *_FUNCTIONS, nn.Module, torch.Tensor, torch.device, torch.dtype, torch.Generator)
+
+HARMLESS = frozenset({"_output_capturing_hooks_installed"})
+"""Set by transformers on its first call, with hooks that autopipe runs during capture."""
+
+_HOOK_TABLES = frozenset({"_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"})
+
+
+class ModuleState:
+    """The attributes of all modules of a model.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Note everything, one level deep into lists, dicts, sets and plain objects."""
+        self._modules = list(model.modules())
+        self._first = {id(module): _contents(module) for module in self._modules}
+        self._known = dict(self._first)
+
+    def accept(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
+        """Take what a leaf has changed in itself for granted; return the plain attributes among it."""
+        volatile: list[tuple[nn.Module, str]] = []
+        for inner in module.modules():
+            now, before = _contents(inner), self._known.get(id(inner), {})
+            changed = [name for name in _differing(before, now) if isinstance(vars(inner).get(name), _PLAIN)]
+            volatile += [(inner, name) for name in changed]
+            self._known[id(inner)] = now
+        return volatile
+
+    def changed_in(self, module: nn.Module) -> list[str]:
+        """Return the names of the attributes of a module and its children that are not as they are known."""
+        return [name for inner in module.modules() for name in self._changed(inner)]
+
+    def changed(self) -> Iterator[tuple[nn.Module, list[str]]]:
+        """Yield every module that is not as it is known, and the names of its attributes that are not."""
+        for module in self._modules:
+            names = self._changed(module)
+            if names:
+                yield module, names
+
+    def _changed(self, module: nn.Module) -> list[str]:
+        return _differing(self._known.get(id(module), {}), _contents(module))
+
+    def restore(self) -> None:
+        """Put back what was noted first."""
+        for module in self._modules:
+            attributes = vars(module)
+            before = self._first[id(module)]
+            for name in [name for name in attributes if name not in before]:
+                del attributes[name]
+            for name, (value, inside) in before.items():
+                attributes[name] = value
+                if inside is not None and _inside(value) != inside:
+                    _refill(value, inside)
+
+
+def _contents(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    return {name: (value, _inside(value)) for name, value in vars(module).items()}
+
+
+def _inside(value: Any) -> Any:
+    """Return the elements of a container or plain object, as (key, value) pairs."""
+    if isinstance(value, _NOT_LOOKED_INTO):
+        return None
+    if isinstance(value, dict):
+        return tuple(value.items())
+    if isinstance(value, list | set | tuple):
+        return tuple(enumerate(value))
+    return tuple(vars(value).items()) if hasattr(value, "__dict__") else None
+
+
+def _refill(value: Any, inside: tuple[tuple[Any, Any], ...]) -> None:
+    target = value if isinstance(value, dict | list | set | tuple) else vars(value)
+    if isinstance(target, tuple):
+        return
+    target.clear()
+    if isinstance(target, dict):
+        target.update(inside)
+    elif isinstance(target, list):
+        target.extend(item for _, item in inside)
+    else:
+        target.update(item for _, item in inside)
+
+
+def _differing(before: dict[str, tuple[Any, Any]], now: dict[str, tuple[Any, Any]]) -> list[str]:
+    return [
+        name
+        for name in {**before, **now}
+        if name not in HARMLESS
+        and name not in _HOOK_TABLES
+        and not (name in before and name in now and _same_entry(before[name], now[name]))
+    ]
+
+
+def _same_entry(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    if not _same(one[0], other[0]):
+        return False
+    if one[1] is None or other[1] is None:
+        return one[1] is other[1]
+    return len(one[1]) == len(other[1]) and all(
+        _same(key, other_key) and _same(value, other_value)
+        for (key, value), (other_key, other_value) in zip(one[1], other[1], strict=True)
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (type(one) is type(other) and isinstance(one, _PLAIN) and one == other)

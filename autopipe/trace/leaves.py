@@ -37,7 +37,8 @@ _GLOBAL_HOOKS = (
 _RECORDING = "transformers.utils.output_capturing"
 """Where the forward hooks come from by which transformers collects hidden states and attentions.
 
-They only read, and only inside the model's own forward, so they run during capture, and the modules are seen through.
+They only read, and only inside the model's own forward: they run during capture, and the modules are seen
+through.
 """
 
 

@@ -25,7 +25,7 @@ from autopipe.cost.walk import priced_nodes
 from autopipe.errors import ArgumentError
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
-from autopipe.ir.structure import map_tensors, tensors_in
+from autopipe.ir.structure import Structure, map_tensors, tensors_in
 from autopipe.ir.traced import Region, TracedModel
 
 Clock = Callable[[], float]
@@ -43,7 +43,7 @@ class Times:
 def measure(
     traced: TracedModel,
     model: nn.Module,
-    inputs: Sequence[torch.Tensor],
+    example: tuple[tuple[Any, ...], Mapping[str, Any]],
     hardware: Hardware,
     *,
     n_runs: int = 5,
@@ -54,7 +54,7 @@ def measure(
     Args:
         traced: The captured model.
         model: The model that was captured, with data.
-        inputs: The tensors among the arguments of one microbatch, in the order of ``traced.inputs``.
+        example: ``(args, kwargs)`` of one microbatch, with data.
         hardware: For the cost graph's bytes; its times are not used.
         n_runs: How often each distinct node is timed; the median counts.
         clock: Returns seconds.
@@ -64,10 +64,12 @@ def measure(
         ``bwd_weight_ms`` what that of the parameters adds.
 
     Raises:
-        ArgumentError: If the model or an input has no data, or the inputs do not fit the graph.
+        ArgumentError: If the model or the example has no data, or the example does not fit the graph.
 
     Complexity: ``n_runs + 1`` times forward and backward of the distinct nodes, one forward of the others.
     """
+    args, kwargs = example
+    inputs = Structure.of((args, dict(kwargs)))[1]
     holders = (*inputs, *model.parameters(), *model.buffers())
     if any(tensor.device.type == "meta" or isinstance(tensor, FakeTensor) for tensor in holders):
         raise ArgumentError(
@@ -78,7 +80,7 @@ def measure(
     sizes = traced.bind([tuple(tensor.shape) for tensor in inputs])
     if sizes is None:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in inputs)
-        raise ArgumentError("the inputs do not fit the captured graph.", where=f"shapes {shapes}")
+        raise ArgumentError("the example does not fit the captured graph.", where=f"shapes {shapes}")
     costs = cost_graph(traced, model, hardware, sizes=sizes)
     devices = range(torch.cuda.device_count()) if traced.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -38,7 +38,7 @@ def net():
 
 def test_each_pass_is_read_off_the_clock(net):
     traced, model = net
-    costs = measure(traced, model, [torch.ones(3, 4)], CPU, n_runs=3, clock=ticking())
+    costs = measure(traced, model, ((torch.ones(3, 4),), {}), CPU, n_runs=3, clock=ticking())
     node = costs.node("b")
     assert (node.fwd_ms, node.bwd_input_ms, node.bwd_weight_ms) == (
         1000,
@@ -58,7 +58,7 @@ def test_everything_but_the_times_is_that_of_the_roofline(net):
     traced, model = net
     roofline, measured = (
         cost_graph(traced, model, CPU),
-        measure(traced, model, [torch.ones(3, 4)], CPU, n_runs=1),
+        measure(traced, model, ((torch.ones(3, 4),), {}), CPU, n_runs=1),
     )
     for a, b in zip(roofline.nodes, measured.nodes, strict=True):
         assert (a.name, a.out_bytes, a.saved_bytes) == (b.name, b.out_bytes, b.saved_bytes)
@@ -73,7 +73,7 @@ def test_the_model_stays_as_it_was(net):
     model.a.weight.grad = torch.ones(4, 4)
     before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     x = torch.ones(3, 4)
-    measure(traced, model, [x], CPU, n_runs=2)
+    measure(traced, model, ((x,), {}), CPU, n_runs=2)
     assert calls == []
     assert torch.equal(x, torch.ones(3, 4))
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -89,7 +89,7 @@ def test_equal_nodes_are_timed_once():
     measure(
         traced,
         model,
-        [torch.ones(3, 4, requires_grad=True)],
+        ((torch.ones(3, 4, requires_grad=True),), {}),
         CPU,
         n_runs=1,
         clock=lambda: float(next(seconds)),
@@ -100,10 +100,10 @@ def test_equal_nodes_are_timed_once():
 def test_models_without_data_are_refused(net):
     traced, model = net
     with pytest.raises(ArgumentError, match="this one has no data"):
-        measure(traced, copy.deepcopy(model).to("meta"), [torch.ones(3, 4)], CPU)
+        measure(traced, copy.deepcopy(model).to("meta"), ((torch.ones(3, 4),), {}), CPU)
 
 
 def test_inputs_that_do_not_fit_are_refused(net):
     traced, model = net
-    with pytest.raises(ArgumentError, match="do not fit"):
-        measure(traced, model, [torch.ones(3, 5)], CPU)
+    with pytest.raises(ArgumentError, match="does not fit"):
+        measure(traced, model, ((torch.ones(3, 5),), {}), CPU)

@@ -7,7 +7,6 @@ import torch
 
 from autopipe.cost import cost_graph, hardware, measure
 from autopipe.cost.walk import Walk
-from autopipe.ir.structure import Structure
 from autopipe.trace import capture
 from models import NAMES
 from models.protocol import load
@@ -63,7 +62,7 @@ def test_a_meta_twin_costs_the_same(captured):
 def test_measuring_leaves_the_model_alone(captured):
     model, (args, kwargs), traced = captured
     before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    costs = measure(traced, model, Structure.of((args, kwargs))[1], CPU, n_runs=1)
+    costs = measure(traced, model, (args, kwargs), CPU, n_runs=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), random_state)

@@ -87,10 +87,12 @@ class Cutter:
     def cut(self, args: tuple[Any, ...], kwargs: dict[str, Any], known: StagedModel) -> Microbatches:
         """Cut the arguments of a call.
 
+        An argument that ``known`` has is cut as it is there; a new one if it is as long as the first tensor.
+
         Args:
             args: Positional arguments of the whole batch.
             kwargs: Keyword arguments.
-            known: A split for some call; it tells the batch dimensions of a call with the same arguments.
+            known: The split for the example, which tells the batch dimensions of its arguments.
 
         Returns:
             At most ``n_microbatches`` microbatches, sizes that differ by at most one.
@@ -106,14 +108,12 @@ class Cutter:
                 f"batch_dims names {strange[0]!r}, but no tensor among the arguments is called so.",
                 remedy=f"one of {', '.join(dict.fromkeys(names))}",
             )
-        same = known.traced.in_structure == structure
-        dims = self._overridden(_dims_of(known) if same else guessed_dims(tensors), names)
-        cut = self._cut(structure, tensors, dims, names)
-        captured = self._overridden(_dims_of(cut.staged[0]), names)
-        return cut if captured == dims else self._cut(structure, tensors, captured, names)
-
-    def _overridden(self, dims: Sequence[int | None], names: Sequence[str]) -> list[int | None]:
-        return [self.batch_dims.get(name, dim) for name, dim in zip(names, dims, strict=True)]
+        captured = dict(zip(known.traced.in_structure.paths, _dims_of(known), strict=True))
+        dims = [
+            self.batch_dims.get(name, captured.get(path, guess))
+            for name, path, guess in zip(names, structure.paths, guessed_dims(tensors), strict=True)
+        ]
+        return self._cut(structure, tensors, dims, names)
 
     def _cut(
         self,

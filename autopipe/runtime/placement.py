@@ -52,7 +52,8 @@ def place(staged: StagedModel, devices: Sequence[torch.device]) -> None:
     for stage in reversed(staged.stages):
         device = devices[stage.index]
         tensors = [*stage.module.named_parameters(), *stage.module.named_buffers()]
-        if meta := [fqn for fqn, tensor in tensors if tensor.is_meta]:
+        constants = [(name, staged.traced.constants[name]) for name in _constants_in(staged, stage)]
+        if meta := [fqn for fqn, tensor in [*tensors, *constants] if tensor.is_meta]:
             raise ArgumentError(
                 f"{meta[0]} of stage {stage.index} is on the meta device, so it has no values.",
                 remedy="materialise the model first: model.to_empty(device=...), then load its weights",
@@ -91,11 +92,14 @@ def _same(one: torch.device, other: torch.device) -> bool:
     return one.type == other.type and (one.type == "cpu" or one.index == other.index)
 
 
+def _constants_in(staged: StagedModel, stage: StageModule) -> list[str]:
+    return [name for name in staged.traced.constants if hasattr(stage.module, name)]
+
+
 def _move_constants(staged: StagedModel, stage: StageModule, device: torch.device) -> None:
-    for name in staged.traced.constants:
-        held = getattr(stage.module, name, None)
-        if isinstance(held, torch.Tensor) and not _same(held.device, device):
-            setattr(stage.module, name, held.to(device))
+    for name in _constants_in(staged, stage):
+        if not _same(getattr(stage.module, name).device, device):
+            setattr(stage.module, name, getattr(stage.module, name).to(device))
 
 
 def _move_literals(module: fx.GraphModule, device: torch.device) -> None:

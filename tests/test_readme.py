@@ -1,0 +1,33 @@
+"""The README shows what its code prints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.test_docs import python_blocks
+
+README = Path(__file__).parents[1] / "README.md"
+SHOWN = re.compile(r"<!-- tests/golden/readme_summary.txt -->\n```text\n(.*?)```", re.DOTALL)
+
+
+def test_the_readme_shows_the_summary_that_its_first_block_prints(
+    capsys: pytest.CaptureFixture[str], golden: Callable[[str, str], None]
+) -> None:
+    exec(compile(python_blocks(README)[0], str(README), "exec"), {})
+    printed = capsys.readouterr().out
+    golden(printed, "readme_summary.txt")
+    shown = SHOWN.search(README.read_text(encoding="utf-8"))
+    assert shown is not None
+    assert shown[1] == printed, "paste tests/golden/readme_summary.txt into README.md"
+
+
+def test_the_readme_shows_the_loss_that_its_training_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, object] = {}
+    for block in python_blocks(README):
+        exec(compile(block, str(README), "exec"), namespace)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f"prints `{last}`" in README.read_text(encoding="utf-8")

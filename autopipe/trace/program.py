@@ -23,7 +23,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def current_region(device_type: str) -> Region:
     """Return the modes that are on in this thread."""
-    types = sorted({"cpu", device_type})
+    types = sorted({"cpu", device_type} - {"meta"})
     autocast = tuple(
         (t, dtype_name(torch.get_autocast_dtype(t))) for t in types if torch.is_autocast_enabled(t)
     )

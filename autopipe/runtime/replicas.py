@@ -81,7 +81,9 @@ class Replicas:
                 device = self._devices[stage]
                 if device != self._devices[tied.owner]:
                     owner = named[tied.fqn]
-                    replica = self._made.setdefault((tied.fqn, device), _copy(owner, device))
+                    if (tied.fqn, device) not in self._made:
+                        self._made[tied.fqn, device] = _copy(owner, device)
+                    replica = self._made[tied.fqn, device]
                     found = entries_of(staged.stages[stage], owner)
                     self._entries.setdefault(stage, []).extend((entry, replica) for entry in found)
 

@@ -25,6 +25,8 @@ CONTAINERS = (
 )
 """Modules of torch.nn that are seen through; every other unit of torch (MultiheadAttention) is kept whole."""
 
+HAS_HOOKS = "it has hooks"
+
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = (
@@ -107,7 +109,7 @@ def why_leaf(module: nn.Module) -> str | None:
         return (
             "" if isinstance(module, nn.MultiheadAttention) else f"{type(module).__name__} is a unit of torch"
         )
-    return "it has hooks" if has_hooks(module) else None
+    return HAS_HOOKS if has_hooks(module) else None
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -17,7 +17,7 @@ from torch import nn
 
 from autopipe.ir.structure import Structure
 from autopipe.ir.traced import Region
-from autopipe.trace.leaves import has_hooks, why_leaf
+from autopipe.trace.leaves import HAS_HOOKS, why_leaf
 from autopipe.trace.program import current_region, dtype_name
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -89,8 +89,10 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
     for fqn, module in model.named_modules():
         yield f"{fqn}.training", module.training
-        if why_leaf(module) is None:
-            yield f"{fqn} has hooks", has_hooks(module)
+        reason = why_leaf(module)
+        if reason in (None, HAS_HOOKS):
+            yield f"{fqn} has hooks", reason == HAS_HOOKS
+        if reason is None:
             yield from _plain_attributes(fqn, vars(module))
             config = getattr(module, "config", None)
             if hasattr(config, "__dict__") and id(config) not in seen:

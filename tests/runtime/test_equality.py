@@ -195,9 +195,79 @@ def test_batchnorm_buffers_and_optimizer_steps_follow_the_plain_loop():
     assert model[1].num_batches_tracked == 10
 
 
+class Fan(nn.Module):
+    """A value with a reader in each of four later stages: sums of more than two depend on their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.layers[0](x)
+        x = self.layers[1](first).tanh()
+        for layer in self.layers[2:]:
+            x = layer(x).tanh() * first
+        return x
+
+
+def test_gradients_of_many_readers_are_added_in_the_order_of_autograd():
+    torch.manual_seed(0)
+    model = Fan()
+    plain = copy.deepcopy(model)
+    x = torch.randn(7, 16)
+    stages = {f"layers.{index}": index for index in range(5)}
+    engine = engine_of(model, (x,), n_stages=5, stages=stages, n_microbatches=1)
+    engine.step(x, loss_fn=lambda out: out.square().mean())
+    plain(x).square().mean().backward()
+    sends = [a for row in engine.schedule.rows for a in row if a.op == "SEND" and a.value == "layers_0"]
+    assert {a.peer for a in sends if a.carries == "F"} == {1, 2, 3, 4}
+    for index in (4, 3, 2, 1, 0):
+        assert torch.equal(model.layers[index].weight.grad, plain.layers[index].weight.grad), index
+
+
+class WritesAfterCut(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        y.mul_(2)
+        y += 1
+        out: Tensor = self.b(F.relu_(y))
+        return out
+
+
+def test_a_received_value_may_be_written_wherever_the_cut_is():
+    torch.manual_seed(0)
+    model = WritesAfterCut()
+    plain = copy.deepcopy(model)
+    x = torch.randn(4, 4)
+    engine = engine_of(model, (x,), n_stages=5, n_microbatches=2)
+    engine.step(x, loss_fn=lambda out: out.square().mean())
+    rows, weights = cut((x,), {}, None, 2)
+    plain_step(plain, rows, lambda out, _: out.square().mean(), weights)
+    assert_same(gradients(model), gradients(plain), rtol=1e-6, atol=1e-7)
+
+
+class MixedPrecision(nn.Module):
+    """Keeps one layer out of autocast; its backward must stay out of it too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.full, self.last = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.low(x)
+        with torch.autocast("cpu", enabled=False):
+            y = self.full(y.float())
+        out: Tensor = self.last(y)
+        return out
+
+
 def test_autocast_around_a_step_gives_what_it_gives_unsplit():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    model = MixedPrecision()
     plain = copy.deepcopy(model)
     x, target = torch.randn(4, 4), torch.randn(4, 2)
     with torch.autocast("cpu", torch.bfloat16):

@@ -19,6 +19,7 @@ API_PAGE = ROOT / "docs" / "reference" / "api.md"
 # Where public names live, from the top of the house down. Each has an __all__.
 PACKAGES = (
     "autopipe",
+    "autopipe.cli",
     "autopipe.view",
     "autopipe.emit",
     "autopipe.runtime",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,11 +12,13 @@ from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
 from autopipe.partition.baselines import to_partition
-from autopipe.partition.bounds import simple_bound
 from autopipe.partition.chain_dp import split_order
 from autopipe.partition.objective import MemoryRule, Objective, Rules
-from autopipe.partition.orders import linear_orders
-from autopipe.partition.problem import Ints, Problem, compile_problem
+from autopipe.partition.problem import Problem, compile_problem
+from autopipe.partition.search import search
+
+BUDGET = 200_000_000
+"""Work that a search does at most, unless the caller says otherwise."""
 
 
 def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keyword-only choices
@@ -33,6 +36,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
     memory: MemoryRule | None = None,
     allow_empty: bool = False,
     allow_recompute: bool = False,
+    budget: int = BUDGET,
 ) -> Partition:
     """Split a cost graph into stages so that the slowest one is as fast as can be, and prove it.
 
@@ -51,6 +55,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         memory: What counts as memory.
         allow_empty: Split into at most ``n_stages``.
         allow_recompute: A stage that does not fit may run its forward twice instead of keeping values.
+        budget: Work that the search may do, counted, not timed (about 1e7 a second); 0: linear orders only.
 
     Returns:
         The partition with costs and certificate.
@@ -83,7 +88,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
             in_flight=None if in_flight is None else tuple(in_flight),
             n_microbatches=n_microbatches,
             memory=memory or MemoryRule(),
-            memory_limit_bytes=memory_limit_bytes,
+            memory_limit_bytes=_stage_limit(memory_limit_bytes, n_stages, n_ranks),
             allow_recompute=allow_recompute,
         ),
     )
@@ -93,23 +98,71 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
     )
     check_enough_items(objective, problem)
     check_items_fit(objective, problem)
-    stage_of, method = _best_order(problem)
-    if stage_of is None:
-        raise InfeasibleError(_no_split(problem))
-    return to_partition(objective, problem, stage_of, method, simple_bound(problem), "orders tried")
+    found = search(problem, budget)
+    if found.stage_of is None:
+        raise no_split(objective, problem, proven=bool(np.isinf(found.lower_bound_ms)))
+    partition = to_partition(
+        objective, problem, found.stage_of, found.method, found.lower_bound_ms, found.stopped_by
+    )
+    return on_ranks(partition, n_ranks or n_stages)
 
 
-def _best_order(problem: Problem) -> tuple[Ints | None, str]:
-    best, stage_of, method = np.inf, None, ""
-    for name, order in linear_orders(problem):
-        bottleneck, split = split_order(problem, order)
-        if bottleneck < best:
-            best, stage_of, method = bottleneck, split, f"chain DP over the {name} order"
-    return stage_of, method
+def on_ranks(partition: Partition, n_ranks: int) -> Partition:
+    """Deal the stages out to ranks in turn; with virtual stages the bottleneck is the slowest rank.
+
+    Args:
+        partition: One stage a rank.
+        n_ranks: How many ranks there are.
+
+    Returns:
+        The partition with ranks; the bound is the larger of that for stages and an equal share.
+    """
+    n_stages = partition.n_stages
+    if n_ranks == n_stages:
+        return partition
+    ranks = tuple(stage % n_ranks for stage in range(n_stages))
+    loads = [0.0] * n_ranks
+    for stage, rank in zip(partition.stages, ranks, strict=True):
+        loads[rank] += stage.total_ms
+    share = sum(stage.fwd_ms + stage.bwd_ms for stage in partition.stages) / n_ranks
+    certificate = partition.certificate
+    bound = min(max(certificate.lower_bound_ms, share), max(loads))
+    stopped = "optimal" if bound == max(loads) else "virtual stages: bound by stages and by equal shares"
+    certificate = replace(certificate, bottleneck_ms=max(loads), lower_bound_ms=bound, stopped_by=stopped)
+    return replace(partition, rank_of_stage=ranks, certificate=certificate)
 
 
-def _no_split(problem: Problem) -> str:
-    return f"no {problem.k}-stage partition meets the pins and the memory limit."
+def _stage_limit(limit: int | None, n_stages: int, n_ranks: int | None) -> int | None:
+    """A rank holds its stages together: each gets an equal share of its memory."""
+    return limit if limit is None or n_ranks is None else limit * n_ranks // n_stages
+
+
+def no_split(objective: Objective, problem: Problem, *, proven: bool) -> InfeasibleError:
+    """Say which stage needs how much in the leanest split of the program order."""
+    if problem.limit is None:
+        return InfeasibleError(f"no {problem.k}-stage partition meets the pins.")
+    roomy = replace(
+        problem,
+        limit=None,
+        weight=(problem.fixed + problem.saved)[None, :].repeat(len(problem.weight), axis=0),
+        cin=np.zeros_like(problem.cin),
+        cout=np.zeros_like(problem.cout),
+    )
+    _, stage_of = split_order(roomy, range(problem.n))
+    where = ""
+    if stage_of is not None:
+        lean = to_partition(objective, problem, stage_of, "memory", 0.0, "")
+        worst = max(lean.stages, key=lambda stage: stage.memory_bytes)
+        where = (
+            f"the split that balances memory needs {worst.memory_bytes} bytes in stage {worst.index} "
+            f"({worst.param_bytes} of parameters, {worst.in_flight} microbatches in flight)"
+        )
+    said = "fits" if proven else "that was tried fits"
+    return InfeasibleError(
+        f"no {problem.k}-stage partition {said} {problem.limit:.0f} bytes a stage.",
+        where=where,
+        remedy="more stages, fewer microbatches in flight, recompute, or a larger memory_limit_bytes.",
+    )
 
 
 def _check_counts(n_stages: int, n_ranks: int | None) -> None:

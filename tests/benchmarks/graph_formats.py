@@ -85,7 +85,7 @@ def _device_placement(name: str, data: dict[str, Any]) -> PublicProblem:
         )
         for i in _ordered(list(raw), edges)
     ]
-    followers, colours = _colours(raw, edges)
+    followers, colours = _colours(raw, edges, cost)
     graph = CostGraph.build(nodes, [(str(a), str(b)) for a, b in edges], together=colours)
     options = {
         "followers": followers,
@@ -98,9 +98,9 @@ def _device_placement(name: str, data: dict[str, Any]) -> PublicProblem:
 
 
 def _colours(
-    raw: dict[int, dict[str, Any]], edges: list[tuple[int, int]]
+    raw: dict[int, dict[str, Any]], edges: list[tuple[int, int]], cost: dict[int, float]
 ) -> tuple[dict[str, str], list[list[str]]]:
-    """Backward nodes follow the forward node of their colour; those without one follow a neighbour."""
+    """Backward nodes follow the forward node of their colour; orphans the dearest neighbour."""
     forward: dict[int, list[str]] = {}
     leader: dict[int, int] = {}
     for i, node in raw.items():
@@ -108,35 +108,42 @@ def _colours(
             forward.setdefault(node["colorClass"], []).append(str(i))
             leader.setdefault(node["colorClass"], i)
     follows: dict[int, int] = {}
-    colour_of_orphan: dict[int, int] = {}
-    orphans = []
+    orphans: dict[object, list[int]] = {}
     for i, node in raw.items():
         if node["isBackwardNode"]:
             if node.get("colorClass") in leader:
                 follows[i] = leader[node["colorClass"]]
             else:
-                orphans.append(i)
-    neighbours: dict[int, list[int]] = {}
+                orphans.setdefault(node.get("colorClass", ("alone", i)), []).append(i)
+    neighbours: dict[int, list[tuple[int, float]]] = {}
     for a, b in edges:
-        neighbours.setdefault(a, []).append(b)
-        neighbours.setdefault(b, []).append(a)
+        neighbours.setdefault(a, []).append((b, cost[a] * (1 + 1e-9)))  # a tie goes to the reader
+        neighbours.setdefault(b, []).append((a, cost[a]))
     while orphans:
-        placed = [
-            i
-            for i in orphans
-            if any(j in follows or not raw[j]["isBackwardNode"] for j in neighbours.get(i, ()))
-        ]
-        for i in placed or orphans[:1]:
-            near = [j for j in neighbours.get(i, ()) if j in follows or not raw[j]["isBackwardNode"]]
-            known = colour_of_orphan.get(raw[i].get("colorClass") or -1)
-            target = (
-                known if known is not None else follows.get(near[0], near[0]) if near else next(iter(raw))
-            )
-            follows[i] = target
-            if raw[i].get("colorClass") is not None:
-                colour_of_orphan[raw[i]["colorClass"]] = target
-        orphans = [i for i in orphans if i not in follows]
+        pulls = {key: _pull(members, neighbours, follows, raw, leader) for key, members in orphans.items()}
+        key = max(pulls, key=lambda x: pulls[x][0])
+        follows.update((i, pulls[key][1]) for i in orphans.pop(key))
     return {str(a): str(b) for a, b in follows.items()}, [c for c in forward.values() if len(c) > 1]
+
+
+def _pull(
+    members: list[int],
+    neighbours: dict[int, list[tuple[int, float]]],
+    follows: dict[int, int],
+    raw: dict[int, dict[str, Any]],
+    leader: dict[int, int],
+) -> tuple[float, int]:
+    """The forward node whose stage shares the dearest edges with some orphans, and their cost."""
+    pull: dict[int, float] = {}
+    for i in members:
+        for j, cost in neighbours.get(i, ()):
+            if j in follows or not raw[j]["isBackwardNode"]:
+                home = follows.get(j, leader.get(raw[j].get("colorClass", -1), j))
+                pull[home] = pull.get(home, 0.0) + cost
+    if not pull:
+        return -1.0, next(i for i, node in raw.items() if not node["isBackwardNode"])
+    home = max(pull, key=lambda x: pull[x])
+    return pull[home], home
 
 
 def _fx(name: str, data: dict[str, Any]) -> PublicProblem:

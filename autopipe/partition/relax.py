@@ -1,0 +1,227 @@
+"""A relaxed problem without the small change that makes a graph look wide; its optimum is a lower bound.
+
+::
+
+    u weighs nothing and what it reads is no dearer than what it makes (an unsqueeze of a table that
+    every block reads): its readers read what it reads, as if each stage had its own u
+
+        a --> u --> v1, v2          a --> v1, v2
+
+    a leaf that reads only tensors of no cost, or a source that makes one, and weighs next to nothing:
+    left out; the stage that has room takes it afterwards
+
+No stage of any split costs more in the relaxed problem. A split of the relaxed problem becomes one of
+the whole by giving every item that was left out the best stage that its neighbours allow; if it costs
+the same there, it is optimal.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autopipe.partition.problem import Floats, Ints, Problem
+from autopipe.partition.reach import Reach
+
+_NEXT_TO_NOTHING = 5e-4
+"""Share of the target below which the weight of a loose item may be left out of the bound."""
+
+_UNHEARD = 3e-3
+"""The same for an item that neither reads nor makes anything that costs more than a trace."""
+
+_BESIDE = 0.02
+"""Share of the target that must weigh beside an item of next to no weight, for the weight to be left out."""
+
+_LOOSE = 0.25
+"""The same for an item without weight."""
+
+_TRACE = 1e-5
+"""Share of the target that is a trace."""
+
+
+class Depth(enum.Enum):
+    """How much a relaxation may leave out."""
+
+    NOTHING = "nothing"
+    NO_WEIGHT = "loose items without weight"
+    LOOSE = "loose items of next to no weight"
+    ALL_SMALL = "items and nets of next to no cost beside anything else"
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxed:
+    """The relaxed problem and which items it kept.
+
+    Args:
+        problem: The relaxed problem.
+        kept: For each of its items the item of the whole problem.
+        dropped: The others, in topological order.
+    """
+
+    problem: Problem
+    kept: Ints
+    dropped: tuple[int, ...]
+
+
+def relax(problem: Problem, reach: Reach, target: float, depth: Depth) -> Relaxed:
+    """Leave out what is loose.
+
+    Args:
+        problem: The items.
+        reach: Their closure.
+        target: About the bottleneck, for what counts as small.
+        depth: How much may be left out.
+
+    Returns:
+        The relaxed problem; with a memory limit or pins nothing is left out.
+
+    Complexity: about linear in the pins.
+    """
+    work = _Bypass(problem, reach, target, depth)
+    fixed = depth is Depth.NOTHING or problem.limit is not None
+    if not fixed and not problem.first.any() and (problem.last == problem.k - 1).all():
+        for item in range(problem.n):
+            work.try_item(item)
+    return work.result()
+
+
+class _Bypass:
+    def __init__(self, problem: Problem, reach: Reach, target: float, depth: Depth) -> None:
+        self.problem, self.target = problem, target
+        self.unheard, self.nothing = (0.0, 0.0) if depth is Depth.NO_WEIGHT else (_UNHEARD, _NEXT_TO_NOTHING)
+        self.weights = problem.weight.copy()
+        aside = reach.total - reach.before - reach.after + reach.weight
+        self.loose = aside > (_BESIDE if depth is Depth.ALL_SMALL else _LOOSE) * target
+        self.trace = _TRACE * target if depth is Depth.ALL_SMALL else 0.0
+        self.weight = reach.weight
+        if depth is Depth.ALL_SMALL:
+            self.weights[:, (aside > _BESIDE * target) & (self.weight <= self.nothing * target)] = 0.0
+        self.cost = np.maximum(problem.cin, problem.cout).max(axis=0)
+        self.least = np.minimum(problem.cin, problem.cout).min(axis=0)
+        self.ends = [set(pins) for pins in problem.pins]
+        self.nets_of: list[set[int]] = [set() for _ in range(problem.n)]
+        for net, pins in enumerate(problem.pins):
+            for pin in pins:
+                self.nets_of[pin].add(net)
+        self.succs = [set(x) for x in problem.succs]
+        self.preds = [set(x) for x in problem.preds]
+        self.gone: list[int] = []
+
+    def try_item(self, item: int) -> None:
+        if not self.loose[item]:
+            return
+        open_nets = [x for x in self.nets_of[item] if len(self.ends[x]) > 1]
+        makes = [x for x in open_nets if self.problem.maker[x] == item]
+        reads = [x for x in open_nets if self.problem.maker[x] != item]
+        made, read = float(self.least[makes].sum()), float(self.cost[reads].sum())
+        traces = max(made, read) <= _TRACE * self.target
+        if len(makes) > 1 or (makes and read > max(made, self.trace)):
+            return
+        least = self.unheard if traces else self.nothing
+        if self.weight[item] <= least * self.target and (makes or traces):
+            self._leave_share(item, makes, made - read)
+            self._drop(item, makes)
+
+    def _leave_share(self, item: int, makes: list[int], spared: float) -> None:
+        """An only reader computes the item in its stage or receives it: it pays the cheaper in any case."""
+        ends = {x for net in makes for x in self.ends[net]} - {item}
+        if len(ends) == 1:
+            share = np.minimum(self.problem.weight[:, item], max(spared, 0.0))
+            self.weights[:, next(iter(ends))] += share
+
+    def _drop(self, item: int, makes: list[int]) -> None:
+        """Take the item out; what it read goes straight to its readers."""
+        readers = {x for net in makes for x in self.ends[net]} - {item}
+        for net in makes:
+            for x in self.ends[net]:
+                self.nets_of[x].discard(net)
+            self.ends[net] = set()
+        for net in list(self.nets_of[item]):
+            self.ends[net].discard(item)
+            if readers:
+                self.ends[net] |= readers
+                for x in readers:
+                    self.nets_of[x].add(net)
+        self.nets_of[item] = set()
+        for before in self.preds[item]:
+            self.succs[before].discard(item)
+            self.succs[before] |= self.succs[item]
+        for after in self.succs[item]:
+            self.preds[after].discard(item)
+            self.preds[after] |= self.preds[item]
+        self.gone.append(item)
+
+    def result(self) -> Relaxed:
+        problem, gone = self.problem, set(self.gone)
+        kept = np.array([x for x in range(problem.n) if x not in gone], dtype=np.int64)
+        if not gone:
+            return Relaxed(replace(problem, weight=self.weights), kept, ())
+        place = {int(item): at for at, item in enumerate(kept)}
+        nets = [x for x in range(problem.m) if len(self.ends[x]) > 1]
+        smaller = replace(
+            problem,
+            members=tuple(problem.members[x] for x in kept),
+            preds=tuple(tuple(sorted(place[y] for y in self.preds[x])) for x in kept),
+            succs=tuple(tuple(sorted(place[y] for y in self.succs[x])) for x in kept),
+            weight=self.weights[:, kept],
+            pins=tuple(tuple(sorted(place[y] for y in self.ends[x])) for x in nets),
+            maker=np.array([place[int(problem.maker[x])] for x in nets], dtype=np.int64),
+            cin=problem.cin[:, nets],
+            cout=problem.cout[:, nets],
+            first=problem.first[kept],
+            last=problem.last[kept],
+            fixed=problem.fixed[kept],
+            saved=problem.saved[kept],
+            kept=problem.kept[nets],
+            fwd=problem.fwd[:, kept],
+            tied=(),
+        )
+        return Relaxed(smaller, kept, tuple(sorted(gone)))
+
+
+def place_dropped(problem: Problem, relaxed: Relaxed, stage_of: Ints) -> Ints:
+    """Give every item that was left out a stage: its first reader's, or where there is most room.
+
+    Args:
+        problem: The whole problem.
+        relaxed: What was kept of it.
+        stage_of: Stages of the relaxed problem's items.
+
+    Returns:
+        A stage for every item, no item before what it depends on.
+    """
+    stage = np.full(problem.n, -1, dtype=np.int64)
+    stage[relaxed.kept] = stage_of
+    floor = np.zeros(problem.n, dtype=np.int64)
+    for item in range(problem.n):
+        floor[item] = max(
+            (max(int(stage[x]), int(floor[x])) for x in problem.preds[item]), default=int(problem.first[item])
+        )
+    room = -_loads(problem, stage)
+    for item in reversed(relaxed.dropped):
+        ceiling = min((int(stage[x]) for x in problem.succs[item]), default=problem.k - 1)
+        weight = problem.weight[:, item].max()
+        if weight == 0 and problem.succs[item]:
+            stage[item] = ceiling
+            continue
+        low = min(int(floor[item]), ceiling)
+        stage[item] = low + int(np.argmax(room[low : ceiling + 1]))
+        room[stage[item]] -= weight
+    return stage
+
+
+def _loads(problem: Problem, stage: Ints) -> Floats:
+    """Cost of every stage; items of stage -1 are nowhere."""
+    loads = np.zeros(problem.k)
+    for item in np.flatnonzero(stage >= 0).tolist():
+        loads[stage[item]] += problem.weight[problem.kind_of_stage[stage[item]], item]
+    for net, pins in enumerate(problem.pins):
+        touched = {int(stage[x]) for x in pins} - {-1}
+        home = int(stage[problem.maker[net]])
+        if len(touched) > 1:
+            for s in touched:
+                kind = problem.kind_of_stage[s]
+                loads[s] += problem.cout[kind, net] if s == home else problem.cin[kind, net]
+    return loads

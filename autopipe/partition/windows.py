@@ -1,0 +1,218 @@
+"""Windows: which downsets can follow j stages of a split whose stages all stay within a target T.
+
+PLACEHOLDER
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autopipe.partition.min_cut import CutNet, cheapest_downset
+from autopipe.partition.problem import Ints, Problem
+from autopipe.partition.reach import Bools, Reach, RootedNet
+
+TINY = 1e-10
+"""Relative slack of comparisons, so that rounding never cuts off a split."""
+
+LIGHT = (0.5, 0.15, 0.02)
+"""Shares of the target below which a stage counts as light, one relaxation each."""
+
+PRICE = 0.5
+"""Multiplier of the Lagrangian bounds that trade weight for charges."""
+
+
+@dataclass(slots=True)
+class Level:
+    """What is known about the downset after some stages.
+
+    Args:
+        inside: Items that are in it.
+        outside: Items that are not.
+        heaviest: No such downset weighs more.
+        lightest: None weighs less.
+        most: By relaxation: the most of weight less what the next stage receives for it.
+        least: By relaxation: the least of weight plus what the last stage sends.
+    """
+
+    inside: Bools
+    outside: Bools
+    heaviest: float
+    lightest: float
+    most: list[float]
+    least: list[float]
+
+
+class Windows:
+    """Levels 0 to k for one target.
+
+    Args:
+        problem: The items.
+        reach: Their closure.
+        target: T, milliseconds.
+    """
+
+    def __init__(self, problem: Problem, reach: Reach, target: float) -> None:
+        """Start from weights alone."""
+        self.problem, self.reach, self.target = problem, reach, target
+        self.k, self.overlap = problem.k, problem.overlap
+        self.slack = TINY * max(1.0, reach.total)
+        self.light = [share * target for share in LIGHT]
+        total, n_relax = reach.total, len(LIGHT)
+        self.levels = []
+        for j in range(self.k + 1):
+            most, least = min(j * target, total), max(total - (self.k - j) * target, 0.0)
+            level = Level(
+                problem.last < j, problem.first >= j, most, least, [most] * n_relax, [least] * n_relax
+            )
+            self.levels.append(level)
+        self._size_then = [np.inf] * (self.k + 1)
+        self._cuts = [[[0.0] * 5 for _ in LIGHT] for _ in range(self.k + 1)]
+        self.levels[0].outside[:] = True
+        self.levels[self.k].inside[:] = True
+
+    def tighten(self, rounds: int = 4) -> bool:
+        """Propagate forward and backward until nothing moves.
+
+        Args:
+            rounds: How often minimum cuts are taken again at levels whose window shrank.
+
+        Returns:
+            False if no split stays within the target: a proof.
+
+        Complexity: at most 5 minimum cuts a level, relaxation and round.
+        """
+        for _ in range(rounds):
+            fresh = False
+            for j in range(1, self.k):
+                self.force(j)
+                fresh |= self._refresh(j)
+                if not self._forward(j):
+                    return False
+            for j in range(self.k - 1, 0, -1):
+                self.force(j)
+                fresh |= self._refresh(j)
+                if not self._backward(j):
+                    return False
+            if not self._ends_meet():
+                return False
+            if not fresh:
+                break
+        return True
+
+    def _refresh(self, j: int) -> bool:
+        """Take the minimum cuts of a level again if its window or those beside it shrank."""
+        size = sum(self.n_open(x) for x in (j - 1, j, j + 1))
+        if size >= 0.85 * self._size_then[j]:
+            return False
+        self._size_then[j] = size
+        for r, light in enumerate(self.light):
+            nets = self.charges(j, light)
+            bounds = [self._least(j, nets, 1.0, 0.0, 0.0), self._least(j, nets, 0.0, 1.0, 0.0)]
+            if not self.overlap:
+                bounds.append(self._least(j, nets, 1.0, 1.0, 0.0))
+                bounds.append(self._least(j, nets, PRICE, 1.0, 1.0 - PRICE))
+                bounds.append(self._least(j, nets, 1.0, PRICE, PRICE - 1.0))
+            self._cuts[j][r] = bounds
+        return True
+
+    def n_open(self, j: int) -> int:
+        """Items of a level that are neither in nor out."""
+        level = self.levels[j]
+        return int((~level.inside & ~level.outside).sum())
+
+    def _ends_meet(self) -> bool:
+        last = self.levels[self.k - 1]
+        for r, light in enumerate(self.light):
+            heavy = last.most[r] + self.target
+            lighter = last.heaviest + light if self.may_be_light(self.k, light) else 0.0
+            if max(heavy, lighter) < self.reach.total - self.slack:
+                return False
+        return True
+
+    def may_be_light(self, stage: int, light: float) -> bool:
+        """Can stage number `stage` (from 1) weigh no more than that?"""
+        return self.levels[stage].lightest - self.levels[stage - 1].heaviest <= light
+
+    def _forward(self, j: int) -> bool:
+        level, before = self.levels[j], self.levels[j - 1]
+        for r, light in enumerate(self.light):
+            send, _, *both = self._cuts[j][r]
+            lighter = before.heaviest + light if self.may_be_light(j, light) else -np.inf
+            if self.overlap:
+                level.heaviest = min(level.heaviest, max(before.heaviest + self.target, lighter))
+                if send > self.target + self.slack and not self.may_be_light(j, light):
+                    return False
+                continue
+            room = before.most[r] + self.target
+            level.heaviest = min(level.heaviest, max(room - send, lighter))
+            bound = min(room - both[0], PRICE * room - both[1])
+            level.most[r] = min(level.most[r], max(bound, lighter), level.heaviest)
+        if self.overlap:
+            level.most = [level.heaviest] * len(self.light)
+        return level.lightest <= level.heaviest + self.slack
+
+    def _backward(self, j: int) -> bool:
+        level, after = self.levels[j], self.levels[j + 1]
+        for r, light in enumerate(self.light):
+            _, receive, *both = self._cuts[j][r]
+            heavier = after.lightest - light if self.may_be_light(j + 1, light) else np.inf
+            if self.overlap:
+                level.lightest = max(level.lightest, min(after.lightest - self.target, heavier))
+                if receive > self.target + self.slack and not self.may_be_light(j + 1, light):
+                    return False
+                continue
+            room = after.least[r] - self.target
+            level.lightest = max(level.lightest, min(room + receive, heavier))
+            bound = max(room + both[0], PRICE * room + both[2])
+            level.least[r] = max(level.least[r], min(bound, heavier), level.lightest)
+        if self.overlap:
+            level.least = [level.lightest] * len(self.light)
+        return level.lightest <= level.heaviest + self.slack
+
+    def _least(self, j: int, nets: list[CutNet], send: float, receive: float, gain: float) -> float:
+        """Minimum of send * sends + receive * receives - gain * weight over the level."""
+        level = self.levels[j]
+        weight = -gain * self.reach.weight
+        prices, limit = (send, receive), 4 * self.target
+        return cheapest_downset(level.inside, level.outside, self.reach.preds, nets, prices, weight, limit)
+
+    def force(self, j: int) -> None:
+        """Items that must be in or out because of what comes with them."""
+        level, reach = self.levels[j], self.reach
+        level.outside |= reach.before > level.heaviest + self.slack
+        level.inside |= reach.total - reach.after < level.lightest - self.slack
+        level.inside |= self.levels[j - 1].inside
+        level.outside |= self.levels[j + 1].outside
+
+    def charges(self, j: int, light: float) -> list[CutNet]:
+        """The nets of a level with their sure charges, if no stage beside it weighs `light` or less."""
+        level, before, after = self.levels[j], self.levels[j - 1], self.levels[j + 1]
+        inside, outside = level.inside, level.outside
+        nets: list[CutNet] = []
+        for net in self.reach.rooted.open(outside, inside):
+            root, free = net.root, ~inside[net.ends]
+            ends, aside = net.ends[free], net.aside[free] <= light
+            sends = ends if before.outside[root] else ends[aside]
+            receives = ends[aside | after.inside[ends]]
+            nets += _pair(root, sends, receives, net, forward=True)
+        for net in self.reach.corooted.open(inside, outside):
+            root, free = net.root, ~outside[net.ends]
+            ends, aside = net.ends[free], net.aside[free] <= light
+            receives = ends if after.inside[root] else ends[aside]
+            sends = ends[aside | before.outside[ends]]
+            nets += _pair(root, sends, receives, net, forward=False)
+        return nets
+
+
+def _pair(root: int, sends: Ints, receives: Ints, net: RootedNet, *, forward: bool) -> list[CutNet]:
+    """One net if the same ends are charged both ways, else one each way."""
+    if len(sends) == len(receives):
+        return [CutNet(root, tuple(sends.tolist()), net.send, net.receive, forward)] if len(sends) else []
+    nets = []
+    if len(sends) and net.send:
+        nets.append(CutNet(root, tuple(sends.tolist()), net.send, 0.0, forward))
+    if len(receives) and net.receive:
+        nets.append(CutNet(root, tuple(receives.tolist()), 0.0, net.receive, forward))
+    return nets

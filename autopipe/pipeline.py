@@ -275,7 +275,24 @@ class Pipeline:
         """
         from autopipe.view import draw
 
-        return Path(draw(self.plan, path))
+        return draw(self.plan, path)
+
+    def draw_timeline(self, path: str | Path) -> Path:
+        """Write a picture of the predicted step.
+
+        Args:
+            path: Its suffix picks the form: .svg, .txt, or .json for a trace that Perfetto opens.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArgumentError: If the suffix is none of them.
+        """
+        from autopipe.view import draw_timeline
+
+        title = f"{self.plan.fingerprint.model} in {len(self)} stages, {self.schedule.name}"
+        return draw_timeline(self.timeline(), path, title=title)
 
     def print_readable(self, print_output: bool = True) -> str:
         """Return the stages as Python code, and write it to the terminal as torch's method of this name does.

@@ -1,4 +1,4 @@
-"""Trains a GPT on the source code of Python's own library, in four stages and in one, and shows that it is the same.
+"""Trains a GPT on Python's own source code, in four stages and in one, and shows that both are the same.
 
 Run it with ``make demo``. Everything that it writes goes to ``demo-out/``.
 """
@@ -31,10 +31,13 @@ def main() -> int:
     console = Console()
     text = standard_library_bytes()
     console.print(
-        f"A GPT of {N_BLOCKS} blocks, tied head and dropout, learns {len(text) / 1e6:.1f} MB of Python's own library."
+        f"A GPT of {N_BLOCKS} blocks, tied head and dropout, learns "
+        f"{len(text) / 1e6:.1f} MB of the source code of Python's own library."
     )
     started = time.perf_counter()
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as bars:
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console
+    ) as bars:
         split = bars.add_task(f"{N_STAGES} stages, 1F1B", total=N_STEPS)
         whole = bars.add_task("1 stage", total=N_STEPS)
         pipe, losses = train(text, N_STAGES, lambda: bars.advance(split))

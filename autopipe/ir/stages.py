@@ -23,7 +23,8 @@ class Port:
         spec: Its shape and dtype.
         peer: The stage at the other end.
         carries_grad: Whether a gradient comes back.
-        output_only: Sent to the last stage only because the model returns it; stays home where nobody asks for it.
+        output_only: Sent to the last stage only because the model returns it; stays home where nobody asks
+            for it.
     """
 
     value: str
@@ -59,7 +60,8 @@ class StageModule:
         index: Its place, from 0.
         module: ``module(*arguments)`` returns the tuple of ``results``. Its submodules are the user's own.
         arguments: What each positional argument of ``module`` is.
-        results: The value behind each element of the returned tuple: what is sent, and what the model returns.
+        results: The value behind each element of the returned tuple: what is sent, and what the model
+            returns.
         recv: Values from earlier stages.
         send: Values to later stages, one entry a value and receiving stage.
         fqns: FQNs of the leaves, then of the parameters and buffers used outside leaves, in program order.
@@ -77,7 +79,9 @@ class StageModule:
         """Check arguments and results against the ports; a mismatch is a bug of autopipe."""
         received = {port.value for port in self.recv}
         for argument in self.arguments:
-            assert argument.kind != "recv" or argument.name in received, f"stage {self.index} lacks {argument.name}"
+            assert argument.kind != "recv" or argument.name in received, (
+                f"stage {self.index} lacks {argument.name}"
+            )
         for port in self.send:
             assert port.value in self.results, f"stage {self.index} sends {port.value} but does not return it"
 
@@ -115,7 +119,8 @@ class StagedModel:
         stages: The stages, by index.
         tied: Parameters and buffers that several stages use.
         stage_of: Node name -> stage, of every node that runs.
-        out_stages: Stage that makes each output leaf (parallel to ``traced.out_names``), None for a plain value.
+        out_stages: Stage that makes each output leaf (parallel to ``traced.out_names``), None for a plain
+            value.
         parameters_of: Canonical FQN of every parameter and buffer -> the stages that use it, ascending.
     """
 
@@ -132,7 +137,9 @@ class StagedModel:
             stage.verify()
             for port in stage.recv:
                 sent = [(p.value, p.peer) for p in self.stages[port.peer].send]
-                assert (port.value, stage.index) in sent, f"stage {stage.index} recv {port.value!r}: nobody sends it"
+                assert (port.value, stage.index) in sent, (
+                    f"stage {stage.index} recv {port.value!r}: nobody sends it"
+                )
                 assert port.peer < stage.index, f"stage {stage.index} recv {port.value!r} from a later stage"
 
     def __str__(self) -> str:

@@ -22,12 +22,13 @@ from autopipe.runtime.local import LocalTransport
 from autopipe.runtime.losses import Objective, Reduction, microbatch_weights, own_loss_leaf
 from autopipe.runtime.microbatches import BatchDims, Cutter, Microbatches, StagedFor
 from autopipe.runtime.placement import place, resolve_devices
-from autopipe.runtime.replicas import Replicas
+from autopipe.runtime.replicas import Replicas, TiedCopies
 from autopipe.runtime.schedules import Schedules
 from autopipe.runtime.stage_worker import StageWorker
 from autopipe.runtime.step import Step, transfers_of
 from autopipe.runtime.stopwatch import Stopwatch
 from autopipe.runtime.trained import Trained
+from autopipe.runtime.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,8 @@ class Engine(HeldModel):
         self._stopwatch: Stopwatch | None = None
         self._trained = Trained(model)
         self._devices = resolve_devices(staged, devices)
-        self._transport = LocalTransport(self._devices)
-        self._replicas = Replicas(model, self._devices)
         self._placed: dict[int, StagedModel] = {}
+        self._transport, self._replicas = self._connect()
         self._settle([staged])
 
     # Running
@@ -140,10 +140,9 @@ class Engine(HeldModel):
         step = self._run(batch, Objective(loss_fn, targets, weights, own), return_output)
         self._replicas.collect()
         batch.pass_gradients_back()
+        out = StepOutput(self._loss(step), self._output(step, weights) if return_output else None)
         self._step += 1
-        losses = [step.losses[microbatch] for microbatch in range(len(batch))]
-        loss = weighted_sum(losses, [1.0] * len(losses))
-        return StepOutput(loss, self._output(step, weights) if return_output else None)
+        return out
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on the whole batch without gradients.
@@ -171,10 +170,11 @@ class Engine(HeldModel):
         step = Step(batch, KeyedRandom(self._seed, self._step), transfers, objective, wants_output)
         schedule = self._schedules.with_messages(len(batch), transfers, trains=step.trains)
         workers = {
-            stage: StageWorker(stage, step, device, self._replicas)
-            for stage, device in enumerate(self._devices)
+            stage: StageWorker(stage, step, self._devices[stage], self._replicas)
+            for stage in self._stages_here()
         }
         self._stopwatch, self._last_schedule = Stopwatch(), schedule
+        self._expect(step)
         self._replicas.refresh()
         try:
             with users_stream_kept(self._devices):
@@ -189,9 +189,26 @@ class Engine(HeldModel):
         """Move splits that are new to the devices, and make the replicas that they need."""
         for each in staged:
             if id(each) not in self._placed:
-                place(each, self._devices)
+                place(each, self._devices, self._stages_here())
                 self._replicas.add(each)
                 self._placed[id(each)] = each
+
+    # What is different where the stages are spread over processes
+
+    def _connect(self) -> tuple[Transport, TiedCopies]:
+        """Return what carries messages, and what keeps the copies of tied tensors."""
+        return LocalTransport(self._devices), Replicas(self._model, self._devices)
+
+    def _stages_here(self) -> Sequence[int]:
+        """Return the stages that this process runs."""
+        return range(len(self._devices))
+
+    def _expect(self, step: Step) -> None:
+        """Prepare for the messages of a step; in one process there is nothing to prepare."""
+
+    def _loss(self, step: Step) -> torch.Tensor:
+        losses = [step.losses[microbatch] for microbatch in range(len(step.batch))]
+        return weighted_sum(losses, [1.0] * len(losses))
 
     def _output(self, step: Step, weights: Sequence[float]) -> Any:
         traced = step.batch.staged[0].traced

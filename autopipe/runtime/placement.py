@@ -37,7 +37,9 @@ def resolve_devices(
     return tuple(_checked(torch.device(device)) for device in devices)
 
 
-def place(staged: StagedModel, devices: Sequence[torch.device]) -> None:
+def place(
+    staged: StagedModel, devices: Sequence[torch.device], here: Sequence[int] | None = None
+) -> None:
     """Move every stage to its device; Parameter objects stay the same, as with ``model.to``.
 
     What is tied goes to the earliest stage that uses it: later stages are moved first.
@@ -45,11 +47,14 @@ def place(staged: StagedModel, devices: Sequence[torch.device]) -> None:
     Args:
         staged: The split model.
         devices: ``[n_stages]`` devices.
+        here: The stages that this process runs; None: all.
 
     Raises:
         ArgumentError: If a parameter is on the meta device: it has no values to move.
     """
     for stage in reversed(staged.stages):
+        if here is not None and stage.index not in here:
+            continue
         device = devices[stage.index]
         tensors = [*stage.module.named_parameters(), *stage.module.named_buffers()]
         constants = [(name, staged.traced.constants[name]) for name in _constants_in(staged, stage)]

@@ -12,9 +12,9 @@ The replica is in no ``parameters()`` and in no state dict. It takes the place o
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -57,6 +57,30 @@ def replaced(entries: Sequence[tuple[Entry, torch.Tensor]]) -> Iterator[None]:
     finally:
         for entry, tensor in reversed(before):
             entry.mapping[entry.name] = tensor
+
+
+class TiedCopies(Protocol):
+    """Keeps copies of tied tensors where their owner is not, for an engine."""
+
+    def add(self, staged: StagedModel) -> None:
+        """Make the copies that a split model needs."""
+        ...
+
+    def in_place(self, stage: int) -> AbstractContextManager[None]:
+        """Let a stage see its copies."""
+        ...
+
+    def refresh(self) -> None:
+        """Copy every owner's value to its copies."""
+        ...
+
+    def collect(self) -> None:
+        """Add the gradients of the copies to their owners'."""
+        ...
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of the copies."""
+        ...
 
 
 class Replicas:

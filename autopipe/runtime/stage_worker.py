@@ -19,7 +19,7 @@ import torch
 from autopipe.rewrite.outputs import output_leaves
 from autopipe.rewrite.random_keys import enter_key
 from autopipe.runtime.keyed_random import LOSS_KEY
-from autopipe.runtime.replicas import Replicas
+from autopipe.runtime.replicas import TiedCopies
 from autopipe.runtime.stage_call import call_stage
 from autopipe.runtime.step import Step
 
@@ -51,7 +51,7 @@ class StageWorker:
         replicas: Its tied tensors, if their owner lives elsewhere.
     """
 
-    def __init__(self, index: int, step: Step, device: torch.device, replicas: Replicas) -> None:
+    def __init__(self, index: int, step: Step, device: torch.device, replicas: TiedCopies) -> None:
         """Start with nothing received."""
         self.index, self.device = index, device
         self._step, self._replicas = step, replicas

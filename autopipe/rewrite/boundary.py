@@ -84,6 +84,7 @@ def stage_contents(
             is no tensor would have to cross.
     """
     flow = _flow(traced, stage_of, n_stages, with_gradient)
+    _check_writes(traced, flow)
     program = [node for node in traced.graph.nodes if node.op != "output"]
     crossings = [(node, dst) for node in program for dst in _crosses_to(flow, node, n_stages - 1)]
     ports = [(flow.home[node], dst, _port(traced, flow, node, dst)) for node, dst in crossings]
@@ -133,6 +134,21 @@ def _flow(traced: TracedModel, stage_of: Mapping[str, int], n_stages: int, with_
         for argument in node.all_input_nodes:
             readers[argument] |= flow.runs_in(node)
     return flow
+
+
+def _check_writes(traced: TracedModel, flow: _Flow) -> None:
+    """Refuse a cut between a write in place and who reads the memory afterwards."""
+    written_by: dict[str, fx.Node] = {}
+    for node in traced.compute_nodes():
+        for argument in node.all_input_nodes:
+            writer = written_by.get(argument.name)
+            if writer is not None and flow.home.get(node) != flow.home.get(writer):
+                raise PartitionError(
+                    f"{node.name} reads {argument.name} after {writer.name} wrote it, in another stage.",
+                    where=f"stage {flow.home.get(node)} and stage {flow.home.get(writer)}",
+                    why="A write in place is seen in its own stage only.",
+                )
+        written_by |= dict.fromkeys(traced.info[node.name].writes, node)
 
 
 def _is_light(traced: TracedModel, node: fx.Node, home: Mapping[fx.Node, int]) -> bool:

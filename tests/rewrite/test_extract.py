@@ -206,6 +206,44 @@ def test_a_tuple_cannot_be_cut_from_what_takes_it_apart():
         rewrite(traced, Chunks(), stage_of, 2)
 
 
+class WritesAside(nn.Module):
+    """Adds to its first argument, and returns something else."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x.add_(1)
+        return y * 2
+
+
+class ReadsAfterWrite(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.aside, self.b = nn.Linear(3, 3), WritesAside(), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        y = self.aside(h, x)
+        out: Tensor = self.b(h) + y
+        return out
+
+
+def test_a_write_is_never_cut_from_who_reads_the_memory_afterwards():
+    torch.manual_seed(0)
+    model, x = ReadsAfterWrite(), torch.randn(4, 3)
+    traced = capture(model, (x,), opaque=lambda fqn: fqn == "aside")
+    names = [node.name for node in traced.compute_nodes()]
+    n_right = 0
+    for place in range(1, len(names)):
+        wish = legal(traced, {name: int(i >= place) for i, name in enumerate(names)})
+        try:
+            staged = rewrite(traced, model, wish, 2)
+        except PartitionError as error:
+            assert "after aside wrote it, in another stage" in error.what  # noqa: PT017
+            continue
+        n_right += 1
+        assert torch.equal(run(staged, x), model(x))
+    assert n_right >= 2
+
+
 def test_readable_shows_ports_and_code_of_every_stage():
     text = readable(cut_worked(Worked()))
     assert (

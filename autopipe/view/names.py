@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 __all__ = ["fit", "joined", "short_names"]
 
+_LIST = re.compile(r"(.*?\.)\d+(?=\.|$)")
 _NUMBER = re.compile(r"\.?\d+$")
 _GAP = " ... "
 _TIGHT_GAP = ".."
@@ -66,41 +67,52 @@ def joined(first: str, last: str) -> str:
     return first if first == last else f"{first}{_GAP}{last}"
 
 
-def fit(name: str, width: int) -> str:
-    """Cut a name or a pair of names to a width.
+def fit(name: str, width: int, *, rougher: str = "") -> str:
+    """Shorten a name or a pair of names to a width, as little as needed.
 
     Args:
         name: The name, or what ``joined`` made of two.
         width: Characters at most, 5 or more.
+        rougher: What to say instead where the name only fits by being cut in the middle.
 
     Returns:
-        The name. A pair first gives up the second name of a list, then its blanks; then what is too long is
-        cut in the middle.
+        The name. A pair first gives up what both names begin with, then its blanks; then the rougher name is
+        tried the same way; at last something is cut in the middle.
 
     Example:
-        >>> [fit("blocks.5 ... blocks.11", width) for width in (22, 18, 14, 10)]
-        ['blocks.5 ... blocks.11', 'blocks.5 ... 11', 'blocks.5..11', 'blo~.5..11']
-        >>> fit("embedding", 9), fit("embeddings.word", 9), fit("embedding ... head", 16)
-        ('embedding', 'embe~word', 'embedding..head')
+        >>> [fit("blocks.5 ... blocks.11.mlp", width) for width in (26, 19, 16, 10)]
+        ['blocks.5 ... blocks.11.mlp', 'blocks.5 ... 11.mlp', 'blocks.5..11.mlp', 'bl~5..11~p']
+        >>> fit("blocks.5.attn ... head", 17, rougher="blocks.5 ... head")
+        'blocks.5 ... head'
+        >>> fit("embedding", 9), fit("embeddings.word", 9)
+        ('embedding', 'embe~word')
     """
-    if len(name) <= width:
-        return name
+    forms = [form for one in (name, rougher) if one for form in _forms(one)]
+    return next((form for form in forms if len(form) <= width), None) or _cut(rougher or name, width)
+
+
+def _forms(name: str) -> list[str]:
+    """The ways to write a name or a pair, the longest first."""
     first, gap, last = name.partition(_GAP)
     if not gap:
-        return _cut(name, width)
-    stem = _NUMBER.sub("", first)
-    if stem and stem == _NUMBER.sub("", last) and first != stem != last:
-        last = last[len(stem) :].lstrip(".")
-    if len(f"{first}{_GAP}{last}") <= width:
-        return f"{first}{_GAP}{last}"
-    room = width - len(_TIGHT_GAP)
-    if room < 6:
-        return _cut(f"{first}{_TIGHT_GAP}{last}", width)
-    short = min(len(first), len(last), room // 2)
-    first_room = short if len(first) <= len(last) else room - short
-    return f"{_cut(first, first_room)}{_TIGHT_GAP}{_cut(last, room - first_room)}"
+        return [name]
+    match = _LIST.match(first)
+    stem = match[1] if match else ""
+    rest = last[len(stem) :] if stem and _LIST.match(last) and last.startswith(stem) else last
+    return [name, f"{first}{_GAP}{rest}", f"{first}{_TIGHT_GAP}{rest}"]
 
 
 def _cut(name: str, width: int) -> str:
+    """Cut in the middle; of a pair, the longer name more."""
+    first, gap, last = _forms(name)[-1].partition(_TIGHT_GAP)
+    if not gap or width < 6 + len(_TIGHT_GAP):
+        return _cut_one(name, width)
+    room = width - len(gap)
+    short = min(len(first), len(last), room // 2)
+    first_room = short if len(first) <= len(last) else room - short
+    return f"{_cut_one(first, first_room)}{gap}{_cut_one(last, room - first_room)}"
+
+
+def _cut_one(name: str, width: int) -> str:
     keep = width - 1
     return name if len(name) <= width else f"{name[: keep - keep // 2]}~{name[len(name) - keep // 2 :]}"

@@ -136,7 +136,7 @@ def _stages(plan: Plan) -> str:
         cells = [
             str(stage.index),
             str(plan.partition.rank_of_stage[stage.index]),
-            _modules(plan, stage.index, span),
+            _modules(plan, stage.index, span.exact),
             format_ms(stage.fwd_ms),
             format_ms(stage.bwd_ms),
             format_ms(stage.comm_ms),
@@ -184,8 +184,8 @@ def _proof(plan: Plan) -> str:
         cells = [clean(name), element("span", bar, class_="bar"), f"{format_ms(time_ms)}{more}"]
         rows.append(element("tr", *(element("td", cell) for cell in cells)))
     words = (
-        f"The largest stage takes {format_ms(ours_ms)}. No partition of this model into {plan.n_stages} stages "
-        f"takes less than {format_ms(certificate.lower_bound_ms)}: at most {format_share(certificate.gap)} "
+        f"The largest stage takes {format_ms(ours_ms)}. No partition into {plan.n_stages} stages takes "
+        f"less than {format_ms(certificate.lower_bound_ms)}: at most {format_share(certificate.gap)} "
         f"could be saved. Found by {certificate.method}; the search ended by: {certificate.stopped_by}."
     )
     return element("table", element("tbody", *rows), class_="proof") + element("p", clean(words))

@@ -19,6 +19,7 @@ __all__ = ["summary"]
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR = (5, 10)  # cells of a load bar, at least and at most
 _NAMES = (7, 40)  # characters of the modules' column
+_UNBROKEN = "\u00a0"  # a blank at which no line is broken
 _MARKS = (" <- bottleneck", " <-")
 
 
@@ -69,13 +70,18 @@ def _table(plan: Plan, width: int, plain: bool) -> list[str]:
     ]
     sizes = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
     spans = module_spans(plan)
-    names, bar, mark = _shares(max(map(len, ["modules", *spans])), width - sum(sizes) - 2 * len(sizes) - 3)
+    names, bar, mark = _shares(
+        max(len(name) for name in ["modules", *(span.exact for span in spans)]),
+        width - sum(sizes) - 2 * len(sizes) - 3,
+    )
     longest_ms = max(s.total_ms for s in stages)
     lines = [_row(heads, "modules", sizes, names) + "  load"]
     slowest = [s.total_ms for s in stages].index(longest_ms)
     for stage, row, span in zip(stages, rows, spans, strict=True):
         load = stage.total_ms / longest_ms if longest_ms else 0.0
-        line = f"{_row(row, fit(span, names), sizes, names)}  {_bar(load, bar, plain)}"
+        line = (
+            f"{_row(row, fit(span.exact, names, rougher=span.rough), sizes, names)}  {_bar(load, bar, plain)}"
+        )
         lines.append(line + mark if stage.index == slowest else line.rstrip())
     return lines
 
@@ -139,7 +145,8 @@ def _comparison(plan: Plan, width: int) -> list[str]:
         return []
     ours_ms = plan.partition.certificate.bottleneck_ms
     others = [
-        f"{name} {format_ms(other_ms)}{_more(other_ms, ours_ms)}" for name, other_ms in plan.baselines.items()
+        f"{name} {format_ms(other_ms)}{_more(other_ms, ours_ms)}".replace(" ", _UNBROKEN)
+        for name, other_ms in plan.baselines.items()
     ]
     return _wrapped("compared with: " + ", ".join(others), width)
 
@@ -163,4 +170,5 @@ def _packed(parts: Sequence[str], width: int) -> list[str]:
 
 
 def _wrapped(sentence: str, width: int) -> list[str]:
-    return wrap(sentence, width, initial_indent=" ", subsequent_indent="   ")
+    lines = wrap(sentence, width, initial_indent=" ", subsequent_indent="   ")
+    return [line.replace(_UNBROKEN, " ") for line in lines]

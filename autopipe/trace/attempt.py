@@ -76,6 +76,11 @@ class Attempt:
         """The modules that could not be seen through, and why."""
         return self._calls.found
 
+    @property
+    def has_news(self) -> bool:
+        """Whether attributes were found whose readers the next attempt has to look out for."""
+        return self._calls.has_news
+
     def run(self) -> TracedModel:
         """Run the model.
 
@@ -93,7 +98,7 @@ class Attempt:
                 self._recorder.arguments.input_placeholder(f"in_{index}", fake)
             with fake_weights(self._model, self._mode, program.device, values):
                 out_structure, out_names = self._run_model(fakes)
-        if self._calls.found:
+        if self._calls.found or self._calls.has_news:
             raise CaptureError(f"cannot see through {', '.join(self._calls.found)}.")
         return self._result(fakes, out_structure, out_names)
 

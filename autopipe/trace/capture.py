@@ -69,7 +69,7 @@ def capture(
                 return attempt.run()
             except Exception as error:
                 found = attempt.found_whole.items() - whole.items()
-                if not found:
+                if not found and not attempt.has_news:
                     _log.debug("capture with %s failed: %s", openness, error)
                     failures.append(error)
                     break

@@ -93,3 +93,21 @@ class Expected:
                 "is then kept whole.",
             )
         return value
+
+
+class Apply:
+    """Calls a custom autograd function, under its own name.
+
+    Args:
+        function: The class.
+    """
+
+    def __init__(self, function: type[torch.autograd.Function]) -> None:
+        """Take the class."""
+        self.function = function
+        self.__name__ = self.__qualname__ = function.__name__
+        self.__module__ = __name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run its forward, and let autograd know its backward."""
+        return self.function.apply(*args, **kwargs)  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ from autopipe.trace.module_state import ModuleState
 from autopipe.trace.recorder import LeafUse, Recorder
 from autopipe.trace.source import line_of_error, user_line
 from autopipe.trace.stand_in import DEPENDS_ON_DATA, fake_results_of_module
+from autopipe.trace.volatile import mark_volatile, refusing_reads
 
 
 class LeafCalls:
@@ -47,6 +48,7 @@ class LeafCalls:
         self._fqn = {id(module): fqn for fqn, module in model.named_modules()}
         self._seen_through = {""}
         self.found: dict[str, str] = {}
+        self.has_news = False
 
     @contextmanager
     def keeping_state(self) -> Iterator[None]:
@@ -56,8 +58,10 @@ class LeafCalls:
             CaptureError: If it is the model itself that sets attributes.
         """
         self._state = ModuleState(self._root)
+        modules = list(self._root.modules())
         try:
-            yield
+            with refusing_reads(modules, lambda: self.interception.is_inside):
+                yield
             for module, names in self._state.changed():
                 self._keep_setter_whole(self._fqn[id(module)], names)
         finally:
@@ -138,7 +142,8 @@ class LeafCalls:
             parameters, buffers = self._recorder.values.owned_by(module)
             use = LeafUse(tuple(parameters), buffers, reason, has_forward_hooks(module))
             out = self._recorder.call_module(fqn, args, kwargs, run, use)
-        self._state.accept(module)
+        for volatile in self._state.accept(module):
+            self.has_news |= mark_volatile(*volatile)
         return out
 
 

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
-from autopipe.trace.glue import read_property
+from autopipe.trace.glue import Apply, read_property
 from autopipe.trace.recorder import Recorder
 from autopipe.trace.source import user_line
 from autopipe.trace.stand_in import fake_results
@@ -33,6 +33,7 @@ from autopipe.trace.stand_in import fake_results
 NOT_CAPTURED = {
     torch.Tensor.register_hook: "it registers a hook on a tensor",
     torch.Tensor.retain_grad: "it keeps the gradient of a tensor",
+    torch.Tensor.requires_grad_: "it asks for the gradient of a tensor",
     torch.Tensor.backward: "it runs a backward of its own",
     torch.autograd.grad: "it runs a backward of its own",
 }
@@ -66,6 +67,7 @@ class Interception:
         """Nothing is intercepted before ``on``."""
         self.recorder, self._call_module = recorder, call_module
         self.is_inside = False
+        self._reachable: set[int] | None = None
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -110,9 +112,37 @@ class Interception:
 
     def module(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Call a module: inside a node just its forward, without hooks."""
+        if self._reachable is not None:
+            raise CaptureError(
+                f"a custom autograd function calls a {type(module).__name__}, and a node is one of the two.",
+                where=user_line(),
+            )
         if self.is_inside:
             return module.forward(*args, **kwargs)
         return self._call_module(module, args, kwargs)
+
+    def autograd_function(self, target: Apply, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a custom autograd function and record it.
+
+        Raises:
+            CaptureError: If it uses modules or weights that it is not given, so that no stage would know of
+                them.
+        """
+        self._reachable = {id(tensor) for tensor in tensors_in((args, kwargs))}
+        try:
+            return self.function(target, args, kwargs)
+        finally:
+            self._reachable = None
+
+    def refuse_hidden_weights(self, args: Any) -> None:
+        """Raise if a custom autograd function is running, and reads weights that it was not given."""
+        if self._reachable is None:
+            return
+        hidden = [tensor for tensor in tensors_in(args) if id(tensor) not in self._reachable]
+        for name, _ in self.recorder.values.owned_among(hidden):
+            raise CaptureError(
+                f"a custom autograd function reads {name}, which is none of its arguments.", where=user_line()
+            )
 
     def function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function on fake tensors and record it."""
@@ -171,7 +201,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, interception = kwargs or {}, self._interception
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        interception.refuse_hidden_weights((args, kwargs))
+        if torch.Tag.nondeterministic_seeded in func.tags and not _drops_nothing(func, args, kwargs):
             interception.recorder.is_random = True
         if (
             func.name() in BATCH_NORMS
@@ -184,6 +215,13 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
             return func(*args, **kwargs)
         return interception.function(func, args, kwargs)
+
+
+def _drops_nothing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operator is only random by the dropout that it was asked for, and that is none."""
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    defaults = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+    return (defaults | given).get("dropout_p") == 0.0
 
 
 def _eager() -> AbstractContextManager[Any]:
@@ -211,6 +249,6 @@ def _intercepted_apply(original: Any) -> Any:
             return interception.reentrant_checkpoint(args[0], args[2:])
         if not tensors_in((args, kwargs)):
             return run(*args, **kwargs)
-        return interception.function(run, args, kwargs)
+        return interception.autograd_function(Apply(cls), args, kwargs)
 
     return classmethod(apply)

@@ -8,6 +8,8 @@ wrong graph.
 
 from __future__ import annotations
 
+import enum
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +19,16 @@ from torch import nn
 
 from autopipe.ir.structure import Structure
 from autopipe.ir.traced import Region
-from autopipe.trace.leaves import HAS_HOOKS, why_leaf
+from autopipe.trace.leaves import HAS_HOOKS, has_forward_hooks, why_leaf
+from autopipe.trace.module_state import HARMLESS
 from autopipe.trace.program import current_region, dtype_name
+from autopipe.trace.volatile import volatile_attributes
 
 _PLAIN = (bool, int, float, str, type(None))
-_SKIPPED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+_BY_TEXT = (torch.device, torch.dtype, enum.Enum)
+_DEPTH = 4
+_SKIPPED = ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", *HARMLESS)
+_SKIPPED += tuple(name for name in vars(nn.Module()) if "hooks" in name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,8 @@ class Signature:
         structure: The arguments without their tensors, values of plain arguments included.
         tensors: (dtype, rank) of each tensor among the arguments.
         region: Grad mode, inference mode and autocast around the call.
-        state: Training flags and plain attributes of the modules, and which containers have hooks.
+        state: Training flags and other attributes of the modules that Python may branch on, and which
+            containers have hooks.
     """
 
     structure: Structure
@@ -92,22 +100,54 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
         reason = why_leaf(module)
         if reason in (None, HAS_HOOKS):
             yield f"{fqn} has hooks", reason == HAS_HOOKS
-        if reason is None:
-            yield from _plain_attributes(fqn, vars(module))
-            config = getattr(module, "config", None)
-            if hasattr(config, "__dict__") and id(config) not in seen:
-                seen.add(id(config))
-                yield from _plain_attributes(f"{fqn}.config", vars(config))
+        elif has_forward_hooks(module):
+            yield f"{fqn} has forward hooks", True
+        skipped = (*_SKIPPED, *volatile_attributes(module))
+        for name, value in vars(module).items():
+            if name not in skipped:
+                yield from _flags(f"{fqn}.{name}", value, seen, _DEPTH)
 
 
-def _plain_attributes(owner: str, attributes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in attributes.items():
-        if name in _SKIPPED or name == "training":
-            continue
-        if isinstance(value, _PLAIN):
-            yield f"{owner}.{name}", value
-        elif isinstance(value, list | tuple) and all(isinstance(item, _PLAIN) for item in value):
-            yield f"{owner}.{name}", tuple(value)
+def _flags(name: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield what Python may branch on inside a value, down to a few levels."""
+    if isinstance(value, _PLAIN):
+        yield name, value
+    elif isinstance(value, torch.Tensor):
+        yield name, _TheVery(value)
+    elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | types.MethodType):
+        yield name, f"{value.__module__}.{value.__qualname__}"
+    elif isinstance(value, _BY_TEXT):
+        yield name, str(value)
+    elif depth and not isinstance(value, nn.Module) and id(value) not in seen:
+        seen.add(id(value))
+        for key, inner in _items(value):
+            yield from _flags(f"{name}.{key}", inner, seen, depth - 1)
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, list | tuple):
+        return [("len", len(value)), *enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return [("", str(sorted(map(str, value))))]
+    return list(vars(value).items()) if hasattr(value, "__dict__") else []
+
+
+class _TheVery:
+    """Equal for the same tensor object only: another one may hold other values."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _TheVery) and self._tensor is other._tensor
+
+    def __hash__(self) -> int:
+        return id(self._tensor)
+
+    def __repr__(self) -> str:
+        return f"a tensor of shape {list(self._tensor.shape)}"
 
 
 def example_device(model: nn.Module, holes: list[torch.Tensor]) -> torch.device:

@@ -20,6 +20,7 @@ from autopipe.trace.attempt import Attempt, Example
 from autopipe.trace.leaves import refuse_hooks_around
 from autopipe.trace.sizes import ATTEMPTS, FIXED_BATCH_ATTEMPTS
 from autopipe.trace.source import line_of_error
+from autopipe.trace.stand_in import DEPENDS_ON_DATA
 
 _log = logging.getLogger("autopipe")
 
@@ -87,11 +88,19 @@ def guessed_batch_dims(holes: Sequence[Any]) -> list[int | None]:
 def _explained(error: Exception) -> CaptureError:
     if isinstance(error, AutopipeError):
         return CaptureError(error.what, error.where, error.why, error.remedy)
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    where, first_line = line_of_error(error.__traceback__), (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, DEPENDS_ON_DATA):
+        return CaptureError(
+            "the model branches on the values of a tensor, so it has no single graph.",
+            where=where,
+            why=f"{type(error).__name__}: {first_line}",
+            remedy="torch.where or torch.cond; or move these lines into a module inside the model: it is then "
+            "kept whole and runs its own Python.",
+        )
     return CaptureError(
         "the model cannot be captured as one graph.",
-        where=line_of_error(error.__traceback__),
+        where=where,
         why=f"{type(error).__name__}: {first_line}",
-        remedy="run the model once on the example to see that it works; move what depends on data into a "
-        "module of its own, which is then kept whole.",
+        remedy="run the model once on the example to see that it works; move these lines into a module inside "
+        "the model: it is then kept whole and runs its own Python.",
     )

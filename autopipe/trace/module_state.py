@@ -70,7 +70,7 @@ class ModuleState:
                 del attributes[name]
             for name, (value, inside) in before.items():
                 attributes[name] = value
-                if inside is not None and _inside(value) != inside:
+                if inside is not None and not _same_inside(_inside(value), inside):
                     _refill(value, inside)
 
 
@@ -113,13 +113,15 @@ def _differing(before: dict[str, tuple[Any, Any]], now: dict[str, tuple[Any, Any
 
 
 def _same_entry(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
-    if not _same(one[0], other[0]):
-        return False
-    if one[1] is None or other[1] is None:
-        return one[1] is other[1]
-    return len(one[1]) == len(other[1]) and all(
+    return _same(one[0], other[0]) and _same_inside(one[1], other[1])
+
+
+def _same_inside(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
+    return len(one) == len(other) and all(
         _same(key, other_key) and _same(value, other_value)
-        for (key, value), (other_key, other_value) in zip(one[1], other[1], strict=True)
+        for (key, value), (other_key, other_value) in zip(one, other, strict=True)
     )
 
 

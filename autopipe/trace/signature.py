@@ -28,7 +28,7 @@ _PLAIN = (bool, int, float, str, type(None))
 _BY_TEXT = (torch.device, torch.dtype, enum.Enum)
 _DEPTH = 4
 _SKIPPED = ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", *HARMLESS)
-_SKIPPED += tuple(name for name in vars(nn.Module()) if "hooks" in name)
+_SKIPPED += tuple(name for name in vars(nn.Module()) if "hook" in name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,8 @@ def observe(
         [output.detach().clone() for output in outputs],
         {name: parameter.grad for name, parameter in model.named_parameters()},
         {name: buffer.clone() for name, buffer in model.named_buffers()},
-        [value.detach().clone() for value in arguments] + [v.grad for v in arguments if v.grad is not None],
+        [value.detach().clone() for value in arguments]
+        + [v.grad for v in arguments if v.is_leaf and v.grad is not None],
         torch.get_rng_state(),
     )
     with torch.no_grad():

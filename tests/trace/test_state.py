@@ -1,0 +1,145 @@
+"""What the model's Python sets on its modules is put back after capture, and not lost when it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from autopipe.errors import CaptureError
+from autopipe.trace import capture, signature_of
+from tests.trace.agreement import assert_agrees, opaque_modules
+
+X = torch.linspace(-2, 2, 24).reshape(4, 6)
+
+
+class Counting(nn.Module):
+    """A container that remembers how often it ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.n_calls, self.log = nn.Linear(6, 6), 0, []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_calls += 1
+        self.log.append(x.shape[1])
+        return self.linear(x) * self.n_calls
+
+
+def test_container_that_sets_attributes_is_kept_whole_and_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), Counting(), nn.Linear(6, 6))
+    traced = capture(model, (X,))
+    assert opaque_modules(traced) == {"1": "its forward sets 1.n_calls, 1.log, which a graph would forget"}
+    assert (model[1].n_calls, model[1].log) == (0, [])
+    model[1].n_calls = 0
+    staged_like(model, traced)
+    assert model[1].n_calls == 1
+
+
+def staged_like(model: nn.Module, traced: Any) -> None:
+    from autopipe.rewrite import rewrite
+    from tests.rewrite.cutting import evenly, run
+
+    run(rewrite(traced, model, evenly(traced, 2), 2), X)
+
+
+def test_model_that_sets_its_own_attributes_is_explained() -> None:
+    with pytest.raises(CaptureError, match=r"the model's forward sets n_calls, log.*forget"):
+        capture(Counting(), (X,))
+
+
+def test_buffer_replaced_in_forward_is_kept_whole() -> None:
+    class Average(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 6)
+            self.register_buffer("mean", torch.zeros(6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+            return self.linear(x) - self.mean
+
+    model = nn.Sequential(nn.Linear(6, 6), Average(), nn.Linear(6, 6))
+    traced = assert_agrees(model, (X,))
+    assert list(opaque_modules(traced)) == ["1"]
+
+
+class Count(nn.Module):
+    """A leaf that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_calls += 1
+        return x * self.n_calls
+
+
+class Reader(nn.Module):
+    """Reads what its leaf counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.linear = Count(), nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.count(x)) if self.count.n_calls % 2 else self.count(x)
+
+
+def test_leaf_may_count_its_calls() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), Count(), nn.Linear(6, 6))
+    traced = capture(model, (X,))
+    assert opaque_modules(traced) == {}
+    before = signature_of(model, (X,), {})
+    staged_like(model, traced)
+    assert model[1].n_calls == 1
+    assert signature_of(model, (X,), {}) == before
+
+
+def test_reader_of_what_a_leaf_changes_is_kept_whole() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), Reader(), nn.Linear(6, 6))
+    traced = capture(model, (X,))
+    assert list(opaque_modules(traced)) == ["1"]
+    assert "n_calls" in opaque_modules(traced)["1"]
+
+
+class Setter(nn.Module):
+    """Sets an attribute of its leaf."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.linear = nn.Dropout(0.5), nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.drop.p = 0.25
+        return self.linear(self.drop(x))
+
+
+def test_setter_of_a_leafs_attribute_is_kept_whole() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), Setter(), nn.Linear(6, 6))
+    traced = capture(model, (X,))
+    assert model[1].drop.p == 0.5
+    assert list(opaque_modules(traced)) == ["1"]
+
+
+def test_model_is_left_exactly_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), Counting())
+    model[2].eval()
+    model(X).sum().backward()
+    tensors = {name: (t, t.clone()) for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    attributes = {name: dict(vars(m)) for name, m in model.named_modules()}
+    random_state = torch.get_rng_state()
+    capture(model, (X,))
+    after = dict([*model.named_parameters(), *model.named_buffers()])
+    assert all(
+        after[name] is tensor and torch.equal(tensor, copy) for name, (tensor, copy) in tensors.items()
+    )
+    assert {name: p.grad for name, p in model.named_parameters()} == grads
+    assert {name: dict(vars(m)) for name, m in model.named_modules()} == attributes
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert "__getattribute__" not in vars(nn.Module)
+    assert nn.Module.__call__.__qualname__ == "Module._wrapped_call_impl"

@@ -94,13 +94,13 @@ def _explained(error: Exception) -> CaptureError:
             "the model branches on the values of a tensor, so it has no single graph.",
             where=where,
             why=f"{type(error).__name__}: {first_line}",
-            remedy="torch.where or torch.cond; or move these lines into a module inside the model: it is then "
-            "kept whole and runs its own Python.",
+            remedy="torch.where or torch.cond; or move these lines into a module inside the model: it is "
+            "then kept whole and runs its own Python.",
         )
     return CaptureError(
         "the model cannot be captured as one graph.",
         where=where,
         why=f"{type(error).__name__}: {first_line}",
-        remedy="run the model once on the example to see that it works; move these lines into a module inside "
-        "the model: it is then kept whole and runs its own Python.",
+        remedy="run the model once on the example to see that it works; move these lines into a module "
+        "inside the model: it is then kept whole and runs its own Python.",
     )

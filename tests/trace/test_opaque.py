@@ -1,4 +1,4 @@
-"""Modules that cannot be seen through become one node, the smallest one; what cannot be captured is explained."""
+"""Modules that cannot be seen through become one node, the smallest; what has no graph is explained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In-place operations, views and buffers: what is written is seen by whoever reads it later, and by nobody before."""
+"""In-place operations, views and buffers: what is written is seen by later readers, and only by them."""
 
 from __future__ import annotations
 

@@ -60,20 +60,19 @@ def observe(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.zero_grad(set_to_none=True)
     args, kwargs = map_tensors(_fresh, (args, kwargs))
+    _, arguments = Structure.of((args, kwargs))
     torch.manual_seed(7)
     out = call(*args, **kwargs)
     structure, outputs = Structure.of(out)
     roots = [_scalar(output, i) for i, output in enumerate(outputs) if output.requires_grad]
     if roots:
         torch.stack(roots).sum().backward()
-    _, arguments = Structure.of((args, kwargs))
     seen = Seen(
         structure,
         [output.detach().clone() for output in outputs],
         {name: parameter.grad for name, parameter in model.named_parameters()},
         {name: buffer.clone() for name, buffer in model.named_buffers()},
-        [value.detach().clone() for value in arguments]
-        + [v.grad for v in arguments if v.is_leaf and v.grad is not None],
+        [value.detach().clone() for value in arguments] + [v.grad for v in arguments if v.grad is not None],
         torch.get_rng_state(),
     )
     with torch.no_grad():

@@ -42,7 +42,7 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     events = [event for rank in range(timeline.n_ranks) for event in _names(rank)]
     free_ns: dict[tuple[int, int], int] = {}
     arrows: dict[str, int] = {}
-    for span in sorted(timeline.spans, key=lambda span: (span.start_ms, span.end_ms)):
+    for span in sorted(timeline.spans, key=lambda span: (span.start_ms, _THREADS[span.lane], span.end_ms)):
         lane = span.rank, _THREADS[span.lane]
         start_ns = max(_ns(span.start_ms), free_ns.get(lane, 0))
         end_ns = max(_ns(span.end_ms), start_ns)
@@ -76,8 +76,11 @@ def _slice(span: Span, start_ns: int, end_ns: int, arrows: dict[str, int]) -> It
     }
     if span.lane != "compute" and (message := _message(span.label)):
         number = arrows.setdefault(message, len(arrows))
-        flow = {"name": "message", "cat": "message", "id": number, "ts": start_ns / 1e3, **place}
-        yield flow | ({"ph": "s"} if span.lane == "send" else {"ph": "f", "bp": "e"})
+        flow = {"name": "message", "cat": "message", "id": number, **place}
+        if span.lane == "send":
+            yield {**flow, "ph": "s", "ts": start_ns / 1e3}
+        else:  # a receive may be posted before the send begins; it ends after that
+            yield {**flow, "ph": "f", "bp": "e", "ts": max(start_ns, end_ns - 1) / 1e3}
 
 
 def _message(label: str) -> str:

@@ -39,8 +39,13 @@ def summary(plan: Plan, *, width: int = 80, ascii_only: bool | None = None) -> s
     lines = [*_table(plan, width, plain), *_ranks(plan), *_verdict(plan, width), *_comparison(plan, width)]
     for note in plan.notes:
         lines += _wrapped(f"note: {note}", width)
-    text = "\n".join(lines)
+    text = "\n".join(map(_printed, lines))
     return text.encode("ascii", "replace").decode("ascii") if plain else text
+
+
+def _printed(line: str) -> str:
+    """A name with a line break or an escape sequence must not reach the terminal as such."""
+    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def _can_print(characters: str) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from autopipe.partition.bounds import simple_bound
 from autopipe.partition.problem import Floats, Ints, Problem
 
 
@@ -121,32 +122,54 @@ class SegmentLoads:
         return fixed + flight * (saved + kept) <= slack, fixed + flight * kept + saved <= slack
 
 
-def split_order(problem: Problem, order: Sequence[int]) -> tuple[float, Ints | None]:
+def split_order(problem: Problem, order: Sequence[int], below: float = np.inf) -> tuple[float, Ints | None]:
     """The best split of one order.
 
     Args:
         problem: The items.
         order: A topological order of them.
+        below: Splits that are not better are of no interest.
 
     Returns:
         The bottleneck, and the stage of every item; infinity and None where no split of this order is
-        allowed.
+        allowed and better.
 
-    Complexity: O(k n^2).
+    Complexity: O(k n^2), less where few prefixes can be reached by stages below the limit.
     """
     loads = SegmentLoads(problem, order)
+    guess = 1.25 * simple_bound(problem)
+    while guess < min(below, _HOPELESS * simple_bound(problem)):
+        bottleneck, stage_of = _split_below(problem, loads, guess)
+        if stage_of is not None:
+            return bottleneck, stage_of
+        guess *= 1.6
+    return _split_below(problem, loads, below)
+
+
+def _split_below(problem: Problem, loads: SegmentLoads, below: float) -> tuple[float, Ints | None]:
+    """The recursion, over prefixes that stages below the limit can reach and leave enough for the rest."""
     n, k = problem.n, problem.k
     low, high = _allowed_ends(problem, loads.place)
     best = np.full((k + 1, n + 1), np.inf)
     best[0, 0] = 0.0
     back = np.zeros((k + 1, n + 1), dtype=np.int64)
+    done = np.concatenate([[0.0], np.cumsum(problem.weight.min(axis=0)[loads.order])])
+    slack = 1e-9 * max(1.0, done[-1])
     for s in range(k):
-        reach = np.maximum(best[s][:, None], loads.loads(s))
-        back[s + 1] = reach.argmin(axis=0)
-        best[s + 1] = reach[back[s + 1], np.arange(n + 1)]
-        best[s + 1, : low[s + 1]] = np.inf
-        best[s + 1, high[s + 1] + 1 :] = np.inf
-    if not np.isfinite(best[k, n]):
+        starts = np.flatnonzero(best[s] < below)
+        if not len(starts):
+            return np.inf, None
+        first, last = max(low[s + 1], int(starts[0])), high[s + 1] + 1
+        if np.isfinite(below):
+            first = max(first, int(np.searchsorted(done, done[-1] - (k - s - 1) * below - slack)))
+            last = min(last, int(np.searchsorted(done, (s + 1) * below + slack, side="right")))
+        if first >= last:
+            return np.inf, None
+        reach = np.maximum(best[s][starts, None], loads.loads(s)[starts, first:last])
+        chosen = reach.argmin(axis=0)
+        best[s + 1, first:last] = reach[chosen, np.arange(reach.shape[1])]
+        back[s + 1, first:last] = starts[chosen]
+    if not best[k, n] < below:
         return np.inf, None
     stage_of = np.empty(n, dtype=np.int64)
     end = n
@@ -155,6 +178,10 @@ def split_order(problem: Problem, order: Sequence[int]) -> tuple[float, Ints | N
         stage_of[loads.order[start:end]] = s
         end = start
     return float(best[k, n]), stage_of
+
+
+_HOPELESS = 8.0
+"""Multiple of the simple bound above which guessing a limit does not pay."""
 
 
 def _allowed_ends(problem: Problem, place: Ints) -> tuple[list[int], list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.reach import Reach
 from autopipe.partition.reduce import Reduced, reduce_problem
 from autopipe.partition.relax import Depth, Relaxed, place_dropped, relax
+
+_ORDERS = ((1500, 7), (2500, 3), (10**9, 1))
+"""How many orders are tried up to a number of items: the loads of one take n^2 numbers."""
 
 RELATIVE = 1e-9
 """Splits whose bottlenecks differ by less are the same."""
@@ -117,11 +121,12 @@ class _Search:
         return Found(self.upper, self.stage_of, lower, self.method, "optimal" if closed else stopped)
 
     def _orders(self) -> None:
-        for name, order in linear_orders(self.problem):
+        n_orders = next(count for size, count in _ORDERS if self.problem.n <= size)
+        for name, order in islice(linear_orders(self.problem), n_orders):
             self._try(order, f"{name} order")
 
     def _try(self, order: list[int], name: str) -> None:
-        bottleneck, stage_of = split_order(self.problem, order)
+        bottleneck, stage_of = split_order(self.problem, order, self.upper)
         if bottleneck < self.upper * (1 - RELATIVE):
             self.upper, self.stage_of, self.method = bottleneck, stage_of, name
 

@@ -19,6 +19,9 @@ TINY = 1e-10
 LIGHT = (0.5, 0.15, 0.02)
 """Shares of the target below which a stage counts as light, one relaxation each."""
 
+MANY = 24
+"""Stages beyond which one relaxation has to do."""
+
 PRICE = 0.5
 """Multiplier of the Lagrangian bounds that trade weight for charges."""
 
@@ -58,8 +61,8 @@ class Windows:
         self.problem, self.reach, self.target = problem, reach, target
         self.k, self.overlap = problem.k, problem.overlap
         self.slack = TINY * max(1.0, reach.total)
-        self.light = [share * target for share in LIGHT]
-        total, n_relax = reach.total, len(LIGHT)
+        self.light = [share * target for share in (LIGHT if self.k <= MANY else LIGHT[:1])]
+        total, n_relax = reach.total, len(self.light)
         self.levels = []
         for j in range(self.k + 1):
             most, least = min(j * target, total), max(total - (self.k - j) * target, 0.0)
@@ -67,8 +70,9 @@ class Windows:
                 problem.last < j, problem.first >= j, most, least, [most] * n_relax, [least] * n_relax
             )
             self.levels.append(level)
+        self._thorough = False
         self._size_then = [np.inf] * (self.k + 1)
-        self._cuts = [[[0.0] * 5 for _ in LIGHT] for _ in range(self.k + 1)]
+        self._cuts = [[[0.0] * 3 for _ in self.light] for _ in range(self.k + 1)]
         self.levels[0].outside[:] = True
         self.levels[self.k].inside[:] = True
 
@@ -83,8 +87,9 @@ class Windows:
 
         Complexity: at most 5 minimum cuts a level, relaxation and round.
         """
-        for _ in range(rounds):
+        for turn in range(rounds):
             fresh = False
+            self._thorough = turn > 1
             for j in range(1, self.k):
                 self.force(j)
                 fresh |= self._refresh(j)
@@ -104,7 +109,7 @@ class Windows:
     def _refresh(self, j: int) -> bool:
         """Take the minimum cuts of a level again if its window or those beside it shrank."""
         size = sum(self.n_open(x) for x in (j - 1, j, j + 1))
-        if size >= 0.85 * self._size_then[j]:
+        if size >= (0.95 if self._thorough and size > 200 else 0.75) * self._size_then[j]:
             return False
         self._size_then[j] = size
         for r, light in enumerate(self.light):
@@ -112,6 +117,7 @@ class Windows:
             bounds = [self._least(j, nets, 1.0, 0.0, 0.0), self._least(j, nets, 0.0, 1.0, 0.0)]
             if not self.overlap:
                 bounds.append(self._least(j, nets, 1.0, 1.0, 0.0))
+            if self._thorough and not self.overlap:
                 bounds.append(self._least(j, nets, PRICE, 1.0, 1.0 - PRICE))
                 bounds.append(self._least(j, nets, 1.0, PRICE, PRICE - 1.0))
             self._cuts[j][r] = bounds
@@ -147,7 +153,7 @@ class Windows:
                 continue
             room = before.most[r] + self.target
             level.heaviest = min(level.heaviest, max(room - send, lighter))
-            bound = min(room - both[0], PRICE * room - both[1])
+            bound = room - both[0] if len(both) == 1 else min(room - both[0], PRICE * room - both[1])
             level.most[r] = min(level.most[r], max(bound, lighter), level.heaviest)
         if self.overlap:
             level.most = [level.heaviest] * len(self.light)
@@ -165,7 +171,7 @@ class Windows:
                 continue
             room = after.least[r] - self.target
             level.lightest = max(level.lightest, min(room + receive, heavier))
-            bound = max(room + both[0], PRICE * room + both[2])
+            bound = room + both[0] if len(both) == 1 else max(room + both[0], PRICE * room + both[2])
             level.least[r] = max(level.least[r], min(bound, heavier), level.lightest)
         if self.overlap:
             level.least = [level.lightest] * len(self.light)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import fx, nn
 
 from autopipe.captures import Captures
-from autopipe.errors import ArgumentError
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.partition import StageCost
 from autopipe.ir.plan import Plan
@@ -18,7 +17,7 @@ from autopipe.ir.schedule import Schedule
 from autopipe.ir.stages import Port, StagedModel, StageModule
 from autopipe.ir.timeline import Timeline
 from autopipe.rewrite import readable
-from autopipe.runtime.placed import remember_placed
+from autopipe.runtime.parted import check_whole, forget_parted
 from autopipe.runtime.whole import run_whole
 
 if TYPE_CHECKING:
@@ -150,12 +149,19 @@ class Pipeline:
         return self.train(mode=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the model's state, under its own FQNs."""
+        """Return the model's state, under its own FQNs.
+
+        Raises:
+            EngineError: If an engine over a group trained it, so that other ranks have the rest.
+        """
+        check_whole(self.model)
         return dict(self.model.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Any:
         """Load the model's state; the same as ``model.load_state_dict``."""
-        return self.model.load_state_dict(state, strict=strict)
+        found = self.model.load_state_dict(state, strict=strict)
+        forget_parted(self.model)
+        return found
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Go through the model's parameters."""
@@ -180,8 +186,10 @@ class Pipeline:
         """Make an engine, which runs microbatches through the stages by a schedule.
 
         Args:
-            devices: One device a stage, may repeat. None: where the model is.
-            group: A torch.distributed process group.
+            devices: One device a stage, may repeat; over a group this rank's alone will do. None: where the
+                model is.
+            group: A torch.distributed process group with the ranks of the plan: each runs its own stages,
+                and makes the same calls. None: all stages run in this process.
             schedule: A name or a Schedule; None: the plan's.
             n_microbatches: None: the plan's.
             batch_dims: Argument name -> the dimension that is cut into microbatches, or None; overrides what
@@ -194,35 +202,29 @@ class Pipeline:
             The engine; also a context manager.
 
         Raises:
-            ArgumentError: If an argument is wrong.
+            ArgumentError: If an argument is wrong, such as a group of another size than the plan.
+            PlanMismatchError: On every rank, if the ranks of the group differ.
+            EngineError: If a rank does not come in time.
         """
-        from autopipe.runtime import Engine
+        from autopipe.runtime.build import engine_for
 
-        if group is not None:
-            raise ArgumentError(
-                "engine(group=...) does not work yet.",
-                why="This version runs all stages in one process.",
-                remedy="pipe.engine(devices=[...]), one device a stage.",
-            )
         own_schedule = schedule is None or isinstance(schedule, str)
-        engine = Engine(
+        if own_schedule and n_microbatches is None:
+            n_microbatches = self.schedule.n_microbatches
+        return engine_for(
             self.model,
             self._staged,
             self._captures.staged_for,
+            group=group,
+            devices=devices,
             schedule=schedule or self.schedule.name,
             n_ranks=self.schedule.n_ranks,
-            n_microbatches=self.schedule.n_microbatches
-            if own_schedule and n_microbatches is None
-            else n_microbatches,
-            devices=devices,
+            n_microbatches=n_microbatches,
             batch_dims=batch_dims,
             loss_reduction=loss_reduction,
             seed=seed,
             timeout_s=timeout_s,
         )
-        if devices is not None:
-            remember_placed(self.model)
-        return engine
 
     def verify(self) -> Verification:
         """Run split against unsplit, on the example and on other numbers, in train and eval.

@@ -1,0 +1,42 @@
+"""Makes the engine that a caller asked for: in this process, or over a group of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from autopipe.ir.stages import StagedModel
+from autopipe.runtime.engine import Engine
+from autopipe.runtime.group_engine import GroupEngine
+from autopipe.runtime.microbatches import StagedFor
+from autopipe.runtime.parted import remember_parted
+from autopipe.runtime.placed import remember_placed
+
+
+def engine_for(
+    model: nn.Module, staged: StagedModel, staged_for: StagedFor, *, group: Any, devices: Any, **options: Any
+) -> Engine:
+    """Make an engine.
+
+    Args:
+        model: The user's model.
+        staged: The split for the example.
+        staged_for: Gives the stages that are right for a call.
+        group: A torch.distributed process group; None: all stages run in this process.
+        devices: As for ``Engine``, or ``GroupEngine``.
+        options: The other arguments of both.
+
+    Returns:
+        The engine.
+    """
+    engine: Engine
+    if group is None:
+        engine = Engine(model, staged, staged_for, devices=devices, **options)
+    else:
+        engine = GroupEngine(model, staged, staged_for, group=group, devices=devices, **options)
+        if options["n_ranks"] > 1:
+            remember_parted(model)
+    if devices is not None:
+        remember_placed(model)
+    return engine

@@ -1,0 +1,316 @@
+"""The engine over several processes: each rank runs its own stages, and all fail or go on together.
+
+Every call has three parts::
+
+    agree     what each rank gave, compared and completed           one small exchange
+    run       this rank's row of the schedule; tied tensors
+    finish    the loss, and that every rank came to the end         one small exchange
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from autopipe.errors import ArgumentError
+from autopipe.ir.action import Message
+from autopipe.ir.stages import StagedModel
+from autopipe.runtime.checkpoint import load_part, part_of
+from autopipe.runtime.dist import DistTransport
+from autopipe.runtime.engine import Engine, StepOutput
+from autopipe.runtime.given import completed, described, merged
+from autopipe.runtime.handshake import agree, compare, record_of
+from autopipe.runtime.layouts import layouts_of
+from autopipe.runtime.microbatches import StagedFor
+from autopipe.runtime.norms import clip_over_ranks
+from autopipe.runtime.peers import Peers
+from autopipe.runtime.replicas import TiedCopies
+from autopipe.runtime.scalars import scalar_from, scalar_to
+from autopipe.runtime.shares import Shares
+from autopipe.runtime.step import Step
+from autopipe.runtime.transport import Transport
+from autopipe.trace import signature_of
+
+_N_DIGEST = 16
+
+
+class GroupEngine(Engine):
+    """Runs the stages of one rank of a process group; every rank has one, and makes the same calls.
+
+    Stage s lives on rank s mod the size of the group. A rank trains, and returns as parameters and state,
+    only what its stages own.
+
+    Args:
+        model: The user's model, the same on every rank.
+        staged: The split for the example.
+        staged_for: As for ``Engine``.
+        group: The ranks of the plan; it gives its store, and carries no message of the engine.
+        n_ranks: How many ranks the plan has.
+        devices: This rank's device, or one a stage, of which only those of this rank's stages count.
+        timeout_s: After how long a rank that does not answer counts as lost.
+        options: As for ``Engine``.
+
+    Raises:
+        ArgumentError: If the group is of another size, if this process is not in it, or if this rank's
+            stages would lie on several devices.
+        PlanMismatchError: On every rank, if ranks differ in model, plan, signature, requires_grad, versions
+            or arguments.
+        EngineError: If a rank does not come in time.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        staged: StagedModel,
+        staged_for: StagedFor,
+        *,
+        group: dist.ProcessGroup,
+        n_ranks: int,
+        devices: Any = None,
+        timeout_s: float = 300.0,
+        **options: Any,
+    ) -> None:
+        """Meet the other ranks, compare, connect, and move the stages of this rank."""
+        self._peers = Peers(group, n_ranks, timeout_s)
+        self._options = options | {"n_ranks": n_ranks}
+        self._known: tuple[list[bytes], Any] | None = None
+        self._stand_ins: list[torch.Tensor] = []
+        try:
+            devices = _one_a_stage(devices, len(staged.stages))
+            super().__init__(
+                model, staged, staged_for, n_ranks=n_ranks, devices=devices, timeout_s=timeout_s, **options
+            )
+        except BaseException as error:
+            self._raise_first(error)
+
+    # Running
+
+    def step(
+        self,
+        *args: Any,
+        target: Any = None,
+        loss_fn: Callable[..., torch.Tensor] | None = None,
+        return_output: bool = False,
+        **kwargs: Any,
+    ) -> StepOutput:
+        """Run one forward and backward of the whole batch; every rank makes the same call.
+
+        Args:
+            args: Positional arguments of the model; None for a tensor that no stage of this rank reads, if
+                another rank gives it.
+            target: As for ``Engine``; None on ranks without the last stage.
+            loss_fn: As for ``Engine``, on every rank.
+            return_output: Whether the ranks that hold the last stage return the outputs.
+            kwargs: Keyword arguments of the model.
+
+        Returns:
+            The loss, the same on every rank; and the output on the rank of the last stage.
+
+        Raises:
+            PlanMismatchError: On every rank, if they make different calls.
+            ArgumentError: If a rank lacks what it needs.
+            EngineError: On every rank, with the first cause, if one fails; the next call connects anew.
+        """
+        with self._together():
+            self._check(needs_grad=True)
+            call = ("step", loss_fn is not None, return_output)
+            args, kwargs, target = self._agree(call, (args, kwargs, target))
+            return super().step(*args, target=target, loss_fn=loss_fn, return_output=return_output, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model on the whole batch without gradients; every rank makes the same call.
+
+        Args:
+            args: As for ``step``.
+            kwargs: As for ``step``.
+
+        Returns:
+            What the model returns, on the rank of the last stage; None elsewhere.
+
+        Raises:
+            PlanMismatchError: As for ``step``.
+            EngineError: As for ``step``.
+        """
+        with self._together():
+            self._check(needs_grad=False)
+            args, kwargs, _ = self._agree(("forward",), (args, kwargs, None))
+            output = super().forward(*args, **kwargs)
+            self._finish(b"")
+            return output
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Let all ranks fail with what fails inside."""
+        try:
+            if self._is_open:
+                self._peers.connect()
+            yield
+        except BaseException as error:
+            self._raise_first(error)
+
+    def _raise_first(self, error: BaseException) -> None:
+        if hasattr(self, "_transport"):
+            self._transport.clear()
+        self._known = None
+        first = self._peers.fail(error)
+        if first is error:
+            raise error
+        raise first from (error.__cause__ or error)
+
+    def _agree(self, call: tuple[Any, ...], given: Any) -> Any:
+        """Compare the call with all ranks', take seed and step from rank 0, fill what is missing."""
+        state = repr(signature_of(self._model, (), {}))
+        mine = pickle.dumps((call, described(given)))
+        digest = blake2b(mine + state.encode(), digest_size=_N_DIGEST).digest()
+        place = self._seed.to_bytes(8, "little") + self._step.to_bytes(8, "little")
+        answers = self._peers.gather(digest + place, f"the beginning of {call[0]}")
+        self._seed, self._step = (
+            int.from_bytes(answers[0][_N_DIGEST:][at : at + 8], "little") for at in (0, 8)
+        )
+        digests = [answer[:_N_DIGEST] for answer in answers]
+        if self._known is None or self._known[0] != digests:
+            self._known = digests, self._compared(mine, call)
+        whole, self._stand_ins = completed(self._known[1], given)
+        if self._holds_last and completed(self._known[1][2], given[2])[1]:
+            raise ArgumentError(
+                "this rank was given no target.", why="It holds the last stage, which computes the loss."
+            )
+        return whole
+
+    def _compared(self, mine: bytes, call: tuple[Any, ...]) -> Any:
+        """Exchange the calls themselves, and put them together."""
+        state = signature_of(self._model, (), {})
+        modes = {name: repr(value) for name, value in (*state.state, ("modes", state.region))}
+        what = f"the arguments of {call[0]}"
+        answers = [
+            pickle.loads(answer) for answer in self._peers.gather_any(pickle.dumps((mine, modes)), what)
+        ]
+        compare([{"the signature": modes} for _, modes in answers])
+        calls = [pickle.loads(each) for each, _ in answers]
+        names = ("call", "loss_fn given", "return_output")
+        compare([{"the call": dict(zip(names, each, strict=False))} for each, _ in calls])
+        return merged([given for _, given in calls])
+
+    # What Engine leaves open
+
+    def _connect(self) -> tuple[Transport, TiedCopies]:
+        self._check_one_device()
+        agree(self._peers, record_of(self._model, self._staged, self._options))
+        self._peers.connect()
+        self._rank_of_stage = self._schedules.computes(self._cutter.n_microbatches).rank_of_stage
+        self._shares = Shares(self._model, self._staged, self._rank_of_stage, self._peers)
+        self._messages = DistTransport(self._peers, self._devices)
+        return self._messages, self._shares
+
+    def _stages_here(self) -> Sequence[int]:
+        ranks = self._schedules.computes(self._cutter.n_microbatches).rank_of_stage
+        return [stage for stage, rank in enumerate(ranks) if rank == self._peers.rank]
+
+    def _expect(self, step: Step) -> None:
+        batch = step.batch
+        for stage in self._stages_here():
+            for index, tensor in enumerate(batch.tensors):
+                name = batch.staged[0].traced.inputs[index]
+                reads = {argument.name for argument in batch.staged[0].stages[stage].arguments}
+                if name.name in reads and any(tensor is each for each in self._stand_ins):
+                    raise ArgumentError(
+                        f"this rank was given no {name.path}.",
+                        why=f"Its stage {stage} reads it.",
+                        remedy="None only for tensors that no stage of the rank reads",
+                    )
+        layout_of: Callable[[Message], Any] = layouts_of(batch)
+        self._messages.expect(layout_of, (tuple(map(id, batch.staged)), batch.samples, step.trains))
+
+    def _loss(self, step: Step) -> torch.Tensor:
+        mine = scalar_to(super()._loss(step)) if self._holds_last else b""
+        answers = self._finish(mine)
+        device = self._devices[self._stages_here()[0]]
+        return scalar_from(answers[self._rank_of_stage[-1]]).to(device)
+
+    def _output(self, step: Step, weights: Sequence[float]) -> Any:
+        return super()._output(step, weights) if self._holds_last else None
+
+    def _finish(self, mine: bytes) -> list[bytes]:
+        """Wait until every rank came to the end of the call."""
+        self._messages.finish()
+        return self._peers.gather(mine.ljust(64, b"\0"), "the end of the call")
+
+    @property
+    def _holds_last(self) -> bool:
+        return self._rank_of_stage[-1] == self._peers.rank
+
+    def _check_one_device(self) -> None:
+        here = self._stages_here()
+        found = {self._devices[stage] for stage in here}
+        if len(found) > 1:
+            raise ArgumentError(
+                f"the stages {here} of this rank lie on {len(found)} devices.",
+                remedy="devices=torch.device(...), one device a rank",
+            )
+
+    # What this rank trains
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over the parameters that this rank's stages own, each once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over the parameters that this rank's stages own, with the model's FQNs."""
+        return self._shares.named_parameters()
+
+    def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
+        """Clip the norm of the gradients of all ranks together; every rank makes the same call.
+
+        Args:
+            max_norm: The norm that they have at most afterwards.
+            norm_type: Of which p-norm; may be infinity.
+
+        Returns:
+            The norm before, the same on every rank.
+        """
+        with self._together():
+            order = [fqn for fqn, _ in self._model.named_parameters()]
+            return clip_over_ranks(dict(self.named_parameters()), order, self._peers, max_norm, norm_type)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return this rank's part of the model's state dict, and ``_autopipe.seed`` and ``_autopipe.step``.
+
+        A tied tensor is there under every FQN that the model has for it, on its owner's rank;
+        ``torch.distributed.checkpoint`` puts the parts together.
+
+        Returns:
+            FQN -> tensor.
+        """
+        return part_of(self._model, self._shares.names_here(), self._seed, self._step)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what ``state_dict`` gave, or the whole model's state dict.
+
+        Args:
+            state: FQN -> tensor; what other ranks own may be missing.
+
+        Raises:
+            ArgumentError: If a tensor that this rank owns is missing.
+            RuntimeError: By torch, if the tensors do not fit the model.
+        """
+        seed, step = load_part(self._model, self._shares.names_here(), state)
+        self._seed = self._seed if seed is None else seed
+        self._step = self._step if step is None else step
+
+    # The end
+
+    def close(self) -> None:
+        """Let go of the connections; the model keeps this rank's part of the weights."""
+        super().close()
+        self._peers.close()
+
+
+def _one_a_stage(devices: Any, n_stages: int) -> Any:
+    return [devices] * n_stages if isinstance(devices, str | int | torch.device) else devices

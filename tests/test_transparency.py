@@ -4,8 +4,8 @@ The reference is the plain model in a loop over the same microbatches. Where ran
 can draw the numbers that the pieces draw, so there it is the same model in one stage, and one stage is held
 against the plain model with the random operations off.
 
-Forwards a split is bitwise equal. Backwards it is so up to the order of sums: a value that several stages read,
-and a tied parameter, get one sum a stage; in one stage the order is the model's own.
+Forwards a split is bitwise equal. Backwards it is so up to the order of sums: a value that several stages
+read, and a tied parameter, get one sum a stage; in one stage the order is the model's own.
 """
 
 from __future__ import annotations

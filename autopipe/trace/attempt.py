@@ -17,6 +17,7 @@ from autopipe.ir.structure import Structure
 from autopipe.ir.tensor import SizeExpression, TensorSpec
 from autopipe.ir.traced import InputLeaf, TracedModel
 from autopipe.trace.dead import without_dead_nodes
+from autopipe.trace.eager_dropout import eager_dropout
 from autopipe.trace.fakes import fake_arguments, fake_weights
 from autopipe.trace.leaf_calls import LeafCalls
 from autopipe.trace.modes import Interception
@@ -106,7 +107,8 @@ class Attempt:
         args, kwargs = self._example.structure.fill(fakes)
         interception = Interception(self._recorder, self._calls)
         self._calls.interception = interception
-        with enable_python_dispatcher(), self._mode, interception.on(), self._calls.keeping_state():
+        dispatch = enable_python_dispatcher()
+        with dispatch, eager_dropout(), self._mode, interception.on(), self._calls.keeping_state():
             out = self._calls.run_root(args, kwargs)
         out_structure, holes = Structure.of(out)
         return out_structure, self._recorder.output(holes)

@@ -1,0 +1,84 @@
+"""What a verification runs on: the example, and other numbers of the same shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from autopipe.errors import ArgumentError
+from autopipe.ir.structure import Structure
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def refuse_without_numbers(model: nn.Module, example: Call) -> None:
+    """Raise where there is nothing to compute with.
+
+    Raises:
+        ArgumentError: If the model or the example has shapes only, or if the model lies on several devices.
+    """
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    shapeless = next((name for name, tensor in tensors if tensor.is_meta), None)
+    if shapeless is not None:
+        raise ArgumentError(
+            "a model on the meta device cannot be verified.",
+            where=f"{shapeless} has no values.",
+            remedy='model.to_empty(device="cpu"), load its weights, then pipe.verify()',
+        )
+    given = Structure.of(example)[1]
+    if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in given):
+        raise ArgumentError(
+            "the pipeline was made with an example of shapes only, so there is nothing to verify it on.",
+            remedy="autopipe.split(model, n_stages, example, plan=pipe.plan, verify=True) with real tensors",
+        )
+    devices = {tensor.device for _, tensor in tensors}
+    if len(devices) > 1:
+        raise ArgumentError(
+            f"the stages lie on {', '.join(sorted(map(str, devices)))}, where the model itself cannot run.",
+            remedy="pipe.verify() before pipe.engine(devices=...)",
+        )
+
+
+def copied(call: Call) -> Call:
+    """Return the same arguments in memory of their own: a model may write into them."""
+    return _mapped(call, lambda tensor: tensor.detach().clone())
+
+
+def perturbed(call: Call, *, integers: bool) -> Call:
+    """Return other numbers for which a model runs, wherever it runs for the first ones.
+
+    Floating numbers shrink by up to a tenth, so that zeros, signs and ranges stay; integers are put in the
+    opposite order, so that no new ones appear (a vocabulary has an end).
+
+    Args:
+        call: The arguments.
+        integers: Whether the integers are changed too: those of offsets must ascend.
+
+    Example:
+        >>> (x,), _ = perturbed(((torch.tensor([1, 2, 3]),), {}), integers=True)
+        >>> x
+        tensor([3, 2, 1])
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def other(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_floating_point() or tensor.is_complex():
+            shrink = 1 - 0.1 * torch.rand(tensor.shape, generator=generator)
+            return tensor.detach() * shrink.to(tensor.device, tensor.dtype)
+        if integers and tensor.dtype != torch.bool and tensor.dim():
+            return tensor.flip(-1)
+        return tensor.detach().clone()
+
+    return _mapped(call, other)
+
+
+def _mapped(call: Call, function: Callable[[torch.Tensor], torch.Tensor]) -> Call:
+    structure, tensors = Structure.of(call)
+    filled: Call = structure.fill(
+        [function(tensor).requires_grad_(tensor.requires_grad) for tensor in tensors]
+    )
+    return filled

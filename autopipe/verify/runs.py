@@ -1,0 +1,134 @@
+"""The three ways in which a verification runs a model: plain, as one graph, and as stages.
+
+::
+
+    plain model ═══ one graph       the user's random stream: both draw in program order
+                    one graph ═══ stages        keyed random numbers, through the engine, one microbatch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from autopipe.ir.stages import StagedModel
+from autopipe.ir.structure import Structure
+from autopipe.ir.traced import TracedModel
+from autopipe.rewrite import rewrite
+from autopipe.runtime import Engine
+from autopipe.runtime.argument_names import argument_names
+from autopipe.runtime.microbatches import StagedFor
+from autopipe.runtime.whole import run_whole
+from autopipe.verify.inputs import Call, copied
+from autopipe.verify.numbers import Numbers
+from autopipe.verify.projection import projection
+from autopipe.verify.recorded import Recorded, recorded_leaves
+from autopipe.verify.untouched import Untouched, seed_streams
+
+SEED = 20  # any; the same for every run
+
+
+class Runs:
+    """Runs one model in all three ways; every run starts from the same state.
+
+    Args:
+        model: The model.
+        staged_for: Gives the stages that are right for a call, as the engine takes it.
+        state: The state that every run starts from.
+        set_flags: Sets the training flags of the modules.
+    """
+
+    def __init__(
+        self, model: nn.Module, staged_for: StagedFor, state: Untouched, set_flags: Callable[[], None]
+    ) -> None:
+        """Run nothing yet."""
+        self._model, self._state, self._set_flags = model, state, set_flags
+        self._staged_for = staged_for
+        self._whole: dict[int, tuple[StagedModel, StagedModel]] = {}
+
+    def plain(self, call: Call) -> Numbers:
+        """Run the model itself."""
+        args, kwargs = given = self._start(call)
+        return self._backward(given, self._model(*args, **kwargs))
+
+    def plain_leaves(self, call: Call, traced: TracedModel) -> Recorded:
+        """Run the model itself, and record what its leaves return, under the nodes of a capture."""
+        args, kwargs = given = self._start(call)
+        with recorded_leaves(traced) as found:
+            self._backward(given, self._model(*args, **kwargs))
+        return found
+
+    def one_graph(self, call: Call) -> Numbers:
+        """Run the capture as one graph, with the random numbers that the plain model draws."""
+        given = self._start(call)
+        staged, values = self._one_stage_for(*given)
+        return self._backward(given, run_whole(staged, self._model, values))
+
+    def one_graph_keyed(self, call: Call, *, trains: bool) -> Numbers:
+        """Run the capture as one stage, through the engine."""
+        return self._engine(self._one_stage_for, call, trains)
+
+    def stages_keyed(self, call: Call, *, trains: bool) -> Numbers:
+        """Run the stages, through the engine."""
+        return self._engine(self._staged_for, call, trains)
+
+    def staged(self, call: Call) -> StagedModel:
+        """Return the stages that are right for a call."""
+        return self._staged_for(*self._start(call))[0]
+
+    def one_stage(self, call: Call) -> StagedModel:
+        """Return the same capture as one stage."""
+        return self._one_stage_for(*self._start(call))[0]
+
+    def _start(self, call: Call) -> Call:
+        self._state.before_a_run()
+        self._set_flags()
+        seed_streams(SEED)
+        return copied(call)
+
+    def _backward(self, given: Call, output: Any) -> Numbers:
+        loss = projection(output)
+        if loss is not None and loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return Numbers.of(self._model, given, output, loss)
+
+    def _one_stage_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[StagedModel, Any]:
+        staged, values = self._staged_for(args, kwargs)
+        if id(staged) not in self._whole:
+            nodes = staged.traced.compute_nodes()
+            whole = rewrite(staged.traced, self._model, {node.name: 0 for node in nodes}, 1)
+            self._whole[id(staged)] = (staged, whole)  # the first keeps the id taken
+        return self._whole[id(staged)][1], values
+
+    def _engine(self, staged_for: StagedFor, call: Call, trains: bool) -> Numbers:
+        args, kwargs = given = self._start(call)
+        names = argument_names(self._model, Structure.of(given)[0])
+        engine = Engine(
+            self._model,
+            staged_for(args, kwargs)[0],
+            staged_for,
+            n_microbatches=1,
+            batch_dims=dict.fromkeys(names),
+            seed=SEED,
+        )
+        with engine:
+            if not trains:
+                output = engine.forward(*args, **kwargs)
+                return Numbers.of(self._model, given, output, projection(output))
+            out = engine.step(*args, loss_fn=_loss, return_output=True, **kwargs)
+            return Numbers.of(self._model, given, out.output, out.loss)
+
+
+def _loss(output: Any) -> torch.Tensor:
+    loss = projection(output)
+    assert loss is not None, "a run without gradients is a forward"
+    return loss
+
+
+def requires_gradient(numbers: Numbers) -> bool:
+    """Whether the run had a backward."""
+    gradients = [*numbers.values["gradient"].values(), *numbers.values["input gradient"].values()]
+    return any(isinstance(gradient, torch.Tensor) for gradient in gradients)

@@ -1,6 +1,25 @@
 """Windows: which downsets can follow j stages of a split whose stages all stay within a target T.
 
-PLACEHOLDER
+::
+
+    level     0      1            2            3      k = 3
+              |------|------------|------------|
+    most[j]   no downset after j stages has more of   weight - receive
+    least[j]  none has less of                        weight + send
+
+A split is a chain of downsets D_0 < D_1 < ... < D_k of items; stage j is D_j minus D_{j-1}. If it
+weighs more than some ``light`` share of T, it touches every net whose two ends leave no more than that
+weight beside them, so it pays for those that D_{j-1} cuts (``receive``) and those that D_j cuts
+(``send``). Nets of which it is known otherwise that the stage touches them are added. Within T::
+
+    weight(D_j) + send(D_j)    <= most[j-1] + T           (1)   or the stage before is light
+    weight(D_j) - receive(D_j) >= least[j+1] - T          (2)   or the stage after is light
+    (1) - (2):  send + receive <= most[j-1] - least[j+1] + 2 T
+
+Minimum cuts over the items that a window leaves open bound the left side from below, which lowers
+``most`` and raises ``least``; thinner windows force more items in or out, and so on until nothing
+moves. If a level is left with no room, no split stays within T. Several values of ``light`` are
+followed at once; each is a relaxation of its own.
 """
 
 from __future__ import annotations

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +16,8 @@ from autopipe.ir.cost_graph import CostGraph, CostNode
 from autopipe.partition import solve
 from tests import oracles
 from tests.partition.random_graphs import cost_graphs, wires
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def chain(n: int, **costs: int) -> CostGraph:
@@ -63,3 +70,54 @@ def test_pins_hold() -> None:
     partition = solve(chain(6), 3, hardware=wires(), pin={"n3": 1, "n4": -1})
     assert partition.stage_of["n3"] == 1
     assert partition.stage_of["n4"] == 2
+
+
+_SOLVE_AND_PRINT = """
+from tests.partition.random_graphs import wires
+from tests.partition.test_solver import ladder
+from autopipe.partition import solve
+import json
+print(json.dumps(solve(ladder(), 3, hardware=wires(2.0)).to_json()))
+"""
+
+
+def ladder() -> CostGraph:
+    nodes = [CostNode(f"n{i}", fwd_ms=1.0 + i % 3, out_bytes=1 + i % 2) for i in range(16)]
+    edges = [(f"n{i}", f"n{j}") for i in range(16) for j in (i + 1, i + 2) if j < 16]
+    return CostGraph.build(nodes, edges)
+
+
+def test_same_answer_in_another_process_with_another_hash_seed() -> None:
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", _SOLVE_AND_PRINT],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(answers) == 1
+
+
+def test_virtual_stages_share_ranks_and_the_bottleneck_is_a_rank() -> None:
+    partition = solve(chain(8), 4, hardware=wires(), n_ranks=2)
+    assert partition.rank_of_stage == (0, 1, 0, 1)
+    assert partition.certificate.bottleneck_ms == pytest.approx(4.0)
+    assert partition.certificate.lower_bound_ms == pytest.approx(4.0)
+
+
+def test_recompute_is_chosen_only_where_the_limit_needs_it() -> None:
+    graph = chain(4, saved_bytes=10)
+    roomy = solve(graph, 2, hardware=wires(), memory_limit_bytes=40, allow_recompute=True)
+    assert [stage.recompute for stage in roomy.stages] == [False, False]
+    tight = solve(graph, 2, hardware=wires(), memory_limit_bytes=20, allow_recompute=True)
+    assert [stage.recompute for stage in tight.stages] == [True, False]
+    assert max(stage.memory_bytes for stage in tight.stages) <= 20
+
+
+def test_a_limit_that_nothing_fits_says_which_stage_needs_how_much() -> None:
+    with pytest.raises(InfeasibleError, match=r"needs 400 bytes in stage \d"):
+        solve(chain(4, param_bytes=50), 2, hardware=wires(), memory_limit_bytes=300)

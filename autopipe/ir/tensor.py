@@ -6,11 +6,12 @@ Torch-free, so that plans and cost graphs can be read on a machine without torch
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, floor, prod, sqrt, trunc
+from math import ceil, prod
 from types import CodeType
 from typing import Any
 
@@ -46,27 +47,9 @@ DTYPE_BYTES: Mapping[str, float] = {
     "quint4x2": 0.5,
 }
 
-_FUNCTIONS: dict[str, Any] = {
-    "min": min,
-    "max": max,
-    "ceil": ceil,
-    "floor": floor,
-    "trunc": trunc,
-    "sqrt": sqrt,
-    "abs": abs,
-}
-_FUNCTIONS |= {"int": int, "float": float}
-
-
-class _Math:
-    """The few functions of ``math`` that printed size expressions use."""
-
-    ceil, floor, trunc, sqrt = (
-        staticmethod(ceil),
-        staticmethod(floor),
-        staticmethod(trunc),
-        staticmethod(sqrt),
-    )
+_NAMES: dict[str, Any] = {name: getattr(math, name) for name in ("ceil", "floor", "trunc", "sqrt")}
+_NAMES |= {"math": math, "min": min, "max": max, "abs": abs, "pow": pow, "round": round}
+_NAMES |= {"int": int, "float": float, "__builtins__": {}}
 
 
 @cache
@@ -91,24 +74,27 @@ def evaluate_size(size: Size, sizes: Mapping[str, int]) -> int:
         >>> evaluate_size("B*(S - 1)", {"B": 2, "S": 5})
         8
     """
-    if isinstance(size, int):
-        return size
+    return size if isinstance(size, int) else int(_value_of(size, sizes))
+
+
+def _value_of(expression: str, sizes: Mapping[str, int]) -> int | float:
     try:
-        return int(eval(_compiled(size), {"__builtins__": {}, "math": _Math, **_FUNCTIONS}, dict(sizes)))
+        value: int | float = eval(_compiled(expression), _NAMES, dict(sizes))
     except NameError as error:
         raise ArgumentError(
-            f"the size {size!r} cannot be computed.",
+            f"the size {expression!r} cannot be computed.",
             why=str(error),
             remedy=f"give it: sizes has {sorted(sizes)}",
         ) from error
+    return value
 
 
 class SizeExpression:
-    """A size computed from symbolic sizes, as a function that an fx graph can call.
+    """A number computed from symbolic sizes, as a function that an fx graph can call.
 
     Example:
-        >>> SizeExpression("B*S")(B=2, S=8)
-        16
+        >>> SizeExpression("B*S")(B=2, S=8), SizeExpression("float(B)**0.5")(B=4)
+        (16, 2.0)
     """
 
     def __init__(self, expression: str) -> None:
@@ -117,9 +103,9 @@ class SizeExpression:
         self.__name__ = self.__qualname__ = "size_" + re.sub(r"\W+", "_", expression).strip("_")
         self.__module__ = __name__
 
-    def __call__(self, **sizes: int) -> int:
+    def __call__(self, **sizes: int) -> int | float:
         """Return its value."""
-        return evaluate_size(self.expression, sizes)
+        return _value_of(self.expression, sizes)
 
     def __repr__(self) -> str:
         """Print the expression."""

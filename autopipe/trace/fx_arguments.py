@@ -64,9 +64,9 @@ class FxArguments:
         return node
 
     def _size(self, value: Any) -> Any:
-        """Return a symbolic size as a node, or as the int that it turned out to be."""
+        """Return a symbolic number as a node, or as the number that it turned out to be."""
         sizes = self._program.sizes
-        printed = sizes.printed(value) if isinstance(value, torch.SymInt) else _constant_of(value)
+        printed = bool(value) if isinstance(value, torch.SymBool) else sizes.printed_number(value)
         if not isinstance(printed, str):
             return printed
         if printed not in self._size_nodes:
@@ -95,7 +95,3 @@ class FxArguments:
 
 
 _CONTAINERS: dict[type, Any] = {tuple: tuple, torch.Size: tuple, list: list, dict: dict}
-
-
-def _constant_of(value: Any) -> Any:
-    return value.node.maybe_as_float() if isinstance(value, torch.SymFloat) else bool(value)

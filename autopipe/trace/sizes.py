@@ -47,6 +47,16 @@ ATTEMPTS = (
 )
 
 
+class _PlainPrinter(PythonPrinter):  # type: ignore[misc, unused-ignore]
+    """Prints sizes as Python that needs no torch."""
+
+    def _print_ToFloat(self, expression: Any) -> str:
+        return f"float({self._print(expression.args[0])})"
+
+    def _helper_sqrt(self, expression: Any) -> str:
+        return f"sqrt({self._print(expression)})"
+
+
 class Sizes:
     """The symbolic sizes of one capture.
 
@@ -122,13 +132,17 @@ class Sizes:
 
     def printed(self, size: Any) -> Size:
         """Return an int as it is, and a symbolic size as a Python expression over names."""
-        if not isinstance(size, torch.SymInt):
-            return int(size)
-        expression = self.environment.replace(size.node.expr)
-        return int(expression) if expression.is_number else self._print(expression)
+        return self.printed_number(size) if isinstance(size, torch.SymInt) else int(size)
+
+    def printed_number(self, number: torch.SymInt | torch.SymFloat) -> Any:
+        """Return a symbolic number as a Python expression over names, or as the number that it is."""
+        expression = self.environment.replace(number.node.expr)
+        if not expression.is_number:
+            return self._print(expression)
+        return int(expression) if isinstance(number, torch.SymInt) else float(expression)
 
     def _print(self, expression: Any) -> str:
-        return str(PythonPrinter().doprint(expression.xreplace(self._names)))
+        return str(_PlainPrinter().doprint(expression.xreplace(self._names)))
 
     def guards(self) -> tuple[str, ...]:
         """Return what must hold of the sizes for the graph to be right, as Python expressions."""

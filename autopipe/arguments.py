@@ -96,6 +96,11 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
     Raises:
         ArgumentError: Naming the argument that is wrong, and what would be right.
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(
+            f"model is a {type(model).__name__}, not a torch.nn.Module.",
+            remedy="autopipe.split(model, n_stages, example_args), the model itself first.",
+        )
     _check_count("n_stages", n_stages, "a split has at least one stage")
     ranks = n_stages if n_ranks is None else n_ranks
     _check_count("n_ranks", ranks, "at least one rank runs the stages")
@@ -145,7 +150,12 @@ def parse_bytes(limit: int | str) -> int:
         (1610612736, 1024)
     """
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", str(limit))
-    if isinstance(limit, bool) or found is None or found[2].upper() not in UNITS:
+    if (
+        isinstance(limit, bool)
+        or not isinstance(limit, int | str)
+        or found is None
+        or found[2].upper() not in UNITS
+    ):
         raise ArgumentError(f"memory_limit={limit!r} is no number of bytes.", remedy='memory_limit="16GiB"')
     value = int(float(found[1]) * UNITS[found[2].upper()])
     if value <= 0:
@@ -157,11 +167,20 @@ def checked_plan(plan: Plan | str | Path | None, n_stages: int) -> Plan | None:
     """Return the plan that the caller gave, loaded if it is a path.
 
     Raises:
-        ArgumentError: If it is neither a plan nor a path, or was made for another number of stages.
+        ArgumentError: If it is neither a plan nor a path that can be read, or was made for another number of
+            stages.
+        PlanMismatchError: If the file is damaged, or written by a newer version.
     """
     if plan is None:
         return None
-    loaded = Plan.load(plan) if isinstance(plan, str | Path) else plan
+    try:
+        loaded = Plan.load(plan) if isinstance(plan, str | Path) else plan
+    except OSError as error:
+        raise ArgumentError(
+            f"the plan {plan} cannot be read.",
+            why=f"{type(error).__name__}: {error.strerror}.",
+            remedy="plan.save(path) writes one.",
+        ) from error
     if not isinstance(loaded, Plan):
         raise ArgumentError(
             f"plan is a {type(plan).__name__}.", remedy="a Plan, or the path of a file that plan.save wrote."
@@ -211,11 +230,12 @@ def _globs(argument: str, given: Sequence[T], of: type = str) -> tuple[T, ...]:
 def _check_globs(argument: str, globs: Sequence[str], names: Sequence[str]) -> None:
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in names):
-            some = ", ".join(names[:4])
+            some, deeper = ", ".join(names[:4]), repr(f"*.{glob}")
+            shown = f"{{{deeper}: 0}}" if argument == "pin" else f"({deeper},)"
             raise ArgumentError(
                 f"{argument}: the glob {glob!r} matches no module and no parameter of the model.",
                 why=f"Its names are {some}, ..." if some else "The model has none.",
-                remedy=f"autopipe matches whole names: {argument}=({'.'.join(['*', glob])!r},) looks deeper.",
+                remedy=f"autopipe matches whole names: {argument}={shown} looks deeper.",
             )
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from autopipe.arguments import Choices, matching
 from autopipe.cost import cost_graph
-from autopipe.errors import PartitionError
+from autopipe.errors import InfeasibleError, PartitionError
 from autopipe.ir.action import Transfer
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.plan import Fingerprint, Plan
@@ -57,17 +57,21 @@ def plan_for(
     schedule = build(choices.schedule, choices.n_stages, choices.n_microbatches, choices.n_ranks)
     say("finding the best cuts")
     pins, groups = _pins(traced, choices), _groups(traced, choices)
-    partition = solve(
-        graph,
-        choices.n_stages,
-        hardware=choices.hardware,
-        in_flight=in_flight(schedule),
-        memory_limit_bytes=choices.memory_limit_bytes,
-        n_ranks=choices.n_ranks,
-        pin=pins,
-        together=groups,
-        n_microbatches=choices.n_microbatches,
-    )
+    try:
+        partition = solve(
+            graph,
+            choices.n_stages,
+            hardware=choices.hardware,
+            in_flight=in_flight(schedule),
+            memory_limit_bytes=choices.memory_limit_bytes,
+            n_ranks=choices.n_ranks,
+            pin=pins,
+            together=groups,
+            n_microbatches=choices.n_microbatches,
+        )
+    except InfeasibleError as error:
+        remedy = error.remedy.replace("memory_limit_bytes=", "memory_limit=")  # as our caller calls it
+        raise InfeasibleError(error.what, error.where, error.why, remedy) from error
     contents = contents_of(model, traced, partition.stage_of, choices.n_stages)
     transfers = transfers_of(contents, traced.sizes)
     timeline = predict(schedule, partition, transfers, choices.hardware)

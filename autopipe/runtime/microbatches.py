@@ -149,6 +149,9 @@ class Cutter:
 
         Returns:
             ``[n_microbatches]`` targets, or None.
+
+        Raises:
+            ArgumentError: If no tensor in the target has as many entries as there are samples.
         """
         if target is None:
             return None
@@ -157,6 +160,18 @@ class Cutter:
         dims = [
             dim if dim is not None and t.dim() > dim and t.shape[dim] == n_samples else None for t in tensors
         ]
+        uncut = next((t for t in tensors if t.dim()), None)
+        if (
+            dim is not None
+            and n_microbatches > 1
+            and uncut is not None
+            and not any(d is not None for d in dims)
+        ):
+            raise ArgumentError(
+                f"the target has the shape {tuple(uncut.shape)}, but the arguments have {n_samples} samples.",
+                why="Each microbatch gets its part of the target, along the batch.",
+                remedy='give one target a sample, or batch_dims={"target": None} to give each the whole.',
+            )
         return [structure.fill(row) for row in split(tensors, dims, n_microbatches)]
 
 

@@ -105,7 +105,7 @@ class _Step:
         for start in range(0, len(reached), block):
             rows = reached[start : start + block]
             at, b = np.nonzero(self._possible(rows) & self.prices.subset(rows))
-            self.work += len(at) + len(rows) * len(self.after) // 50
+            self.work += _PAIR * len(at) + len(rows) * len(self.after) // 5
             if self.work > budget:
                 return False
             self._relax(rows[at], b, limit, summed=summed)
@@ -146,6 +146,9 @@ class _Step:
         same: Bools = (self.prices.after[b] == self.prices.before[a]).all(axis=1)
         return same
 
+
+_PAIR = 30
+"""Work of pricing one pair, in rows of an enumeration."""
 
 _BLOCK = 4_000_000
 """Pairs looked at together."""

@@ -17,7 +17,7 @@ from autopipe.partition.objective import MemoryRule, Objective, Rules
 from autopipe.partition.problem import Problem, compile_problem
 from autopipe.partition.search import search
 
-BUDGET = 200_000_000
+BUDGET = 100_000_000
 """Work that a search does at most, unless the caller says otherwise."""
 
 

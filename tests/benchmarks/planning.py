@@ -1,0 +1,172 @@
+"""How long a plan takes, and how much memory: GPTs of 12, 48 and 96 blocks on meta, into 4, 8 and 16 stages.
+
+Every plan is made in a process of its own, so that its peak memory is its own and every first time counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.benchmarks.record import ROOT, Record, Rows
+
+SIZES: dict[int, dict[str, int]] = {
+    12: {"n_blocks": 12, "width": 768, "n_heads": 12, "context": 1024, "vocab": 50304},
+    48: {"n_blocks": 48, "width": 1600, "n_heads": 25, "context": 1024, "vocab": 50304},
+    96: {"n_blocks": 96, "width": 12288, "n_heads": 96, "context": 2048, "vocab": 50304},
+}
+"""GPT-2 small and GPT-2 XL (Radford et al. 2019, table 2), and GPT-3 (Brown et al. 2020, table 2.1)."""
+
+N_STAGES = (4, 8, 16)
+PHASES = {"pricing its nodes": "cost", "finding the best cuts": "partition"}
+METHOD = """\
+`models/gpt` with dropout in train mode, on meta, one microbatch of 4 sequences, `hardware="h100"`, 1F1B. One
+new process a plan, one thread; its first-time costs (modules that torch loads late) are in it, `import` is
+apart. Seconds are CPU seconds of that process, because the cores are shared; wall seconds are beside them.
+"partition" is the solver with its proof, the two baselines, the transfers and the predicted step. "MiB more"
+is the peak resident memory above that after the imports. As a yardstick, the second table has
+`torch.export.export(strict=False)` of the same model in a process of its own: the graph alone, no plan."""
+
+
+def one(n_blocks: int, n_stages: int) -> dict[str, Any]:
+    """Plan in this process; return CPU seconds of each phase, and peak memory."""
+    started = time.process_time()
+    import torch
+
+    from autopipe.api import plan
+    from autopipe.arguments import checked_choices
+    from autopipe.planning import plan_for
+    from autopipe.trace import capture
+    from models import gpt
+
+    assert plan, "the whole road is loaded, as a user's import loads it"
+    imported, memory_kib = time.process_time() - started, _peak_kib()
+    with torch.device("meta"):
+        model = gpt.build(**SIZES[n_blocks])
+    tokens = torch.empty(4, SIZES[n_blocks]["context"], dtype=torch.long, device="meta")
+    unset: dict[str, Any] = dict.fromkeys(("n_ranks", "n_microbatches", "memory_limit", "pin"))
+    rest = {"schedule": "1f1b", "cost": "roofline", "keep_together": (), "same_stage": (), "opaque": ()}
+    choices = checked_choices(model, n_stages, hardware_choice="h100", **unset, **rest)
+    watch = _Phases("capture")
+    traced = capture(model, (tokens,), opaque=choices.is_opaque)
+    made = plan_for(model, traced, choices, ((tokens,), {}), watch.say)
+    watch.say("")
+    return {
+        "import": imported,
+        **watch.took,
+        "wall": watch.wall(),
+        "more_mib": (_peak_kib() - memory_kib) / 1024,
+        "peak_mib": _peak_kib() / 1024,
+        "nodes": len(list(traced.compute_nodes())),
+        "gap": made.partition.certificate.gap,
+    }
+
+
+def exported(n_blocks: int, _n_stages: int) -> dict[str, Any]:
+    """Export the same model in this process, its batch open."""
+    import torch
+
+    from models import gpt
+
+    with torch.device("meta"):
+        model = gpt.build(**SIZES[n_blocks])
+    tokens = torch.empty(4, SIZES[n_blocks]["context"], dtype=torch.long, device="meta")
+    started = time.process_time()
+    batch = torch.export.Dim("batch", min=2)
+    torch.export.export(model, (tokens,), dynamic_shapes=({0: batch},), strict=False)
+    return {"export": time.process_time() - started}
+
+
+class _Phases:
+    """CPU seconds of the phases of a plan, told apart by what the plan says that it does."""
+
+    def __init__(self, first: str) -> None:
+        self.took: dict[str, float] = {}
+        self._phase, self._since, self._began = first, time.process_time(), time.perf_counter()
+
+    def say(self, what: str) -> None:
+        now = time.process_time()
+        self.took[self._phase] = now - self._since
+        self._phase, self._since = PHASES.get(what, ""), now
+
+    def wall(self) -> float:
+        return time.perf_counter() - self._began
+
+
+def _peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def in_new_process(job: Callable[[int, int], dict[str, Any]], n_blocks: int, n_stages: int) -> dict[str, Any]:
+    """Run a job of this file in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.planning", job.__name__, str(n_blocks), str(n_stages)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Make all plans, print the tables and write the record."""
+    record = Record("planning", "Time and memory of a plan", "python -m tests.benchmarks.planning", METHOD)
+    plans = {(n, k): in_new_process(one, n, k) for n in SIZES for k in N_STAGES}
+    exports = {n: in_new_process(exported, n, 1)["export"] for n in SIZES}
+    phases = ("capture", "cost", "partition")
+    total = {key: sum(found[phase] for phase in phases) for key, found in plans.items()}
+    typical = {n: statistics.median(total[n, k] for k in N_STAGES) for n in SIZES}
+    columns = (
+        "blocks",
+        "nodes",
+        "stages",
+        *phases,
+        "plan s",
+        "wall s",
+        "import s",
+        "MiB more",
+        "peak MiB",
+        "gap",
+    )
+    rows = [
+        (
+            *(str(n), str(found["nodes"]), str(k)),
+            *(f"{found[phase]:.2f}" for phase in phases),
+            *(f"{value:.2f}" for value in (total[n, k], found["wall"], found["import"])),
+            *(f"{found['more_mib']:.0f}", f"{found['peak_mib']:.0f}", f"{found['gap']:.2%}"),
+        )
+        for (n, k), found in plans.items()
+    ]
+    first, last = min(SIZES), max(SIZES)
+    share = statistics.median(plans[last, k]["capture"] / total[last, k] for k in N_STAGES)
+    memory = max(plans[last, k]["more_mib"] for k in N_STAGES)
+    slowest = max(total[last, k] for k in N_STAGES)
+    against = [
+        (str(n), f"{typical[n]:.2f}", f"{exports[n]:.2f}", f"{typical[n] / exports[n]:.2f}") for n in SIZES
+    ]
+    record.write(
+        [
+            Rows("Each plan", columns, rows),
+            Rows("Against torch.export", ("blocks", "plan s", "export s", "ratio"), against),
+        ],
+        [
+            f"{last} blocks: a plan takes {slowest:.1f} CPU seconds at most, and {memory:.0f} MiB; "
+            f"{share:.0%} of the time is the capture.",
+            f"{last // first} times the blocks take {typical[last] / typical[first]:.1f} times as long.",
+            f"{last} blocks: a whole plan takes {typical[last] / exports[last]:.2f} times as long as the "
+            "graph alone by torch.export.",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        jobs = {job.__name__: job for job in (one, exported)}
+        print(json.dumps(jobs[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        main()

@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from autopipe.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from autopipe import errors, ir, partition, schedule
     from autopipe.api import plan, split
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
         VerifyError,
     )
     from autopipe.ir.plan import Plan
-    from autopipe.pipeline import Pipeline, Stage
+    from autopipe.pipeline import Pipeline
+    from autopipe.stage import Stage
 
 _HOMES = {
     "api": ("plan", "split"),
@@ -42,7 +45,8 @@ _HOMES = {
         "VerifyError",
     ),
     "ir.plan": ("Plan",),
-    "pipeline": ("Pipeline", "Stage"),
+    "pipeline": ("Pipeline",),
+    "stage": ("Stage",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = ("errors", "ir", "partition", "schedule")
@@ -67,7 +71,6 @@ __all__ = [
     "schedule",
     "split",
 ]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -132,7 +132,26 @@ def plan(
     pin: Mapping[str, int] | None = None,
     progress: bool | None = None,
 ) -> Plan:
-    """Decide where to cut a model, without cutting it; arguments and errors are those of ``split``.
+    """Decide where to cut a model, without cutting it; errors are those of ``split``.
+
+    Args:
+        model: Any model, on one device, "meta" included. It is left as it is.
+        n_stages: How many stages.
+        example_args: Positional arguments of ONE microbatch: real, fake or meta tensors. Without an example
+            the model's own is taken (``dummy_inputs``, ``example_input_array``).
+        example_kwargs: Keyword arguments of the same call.
+        n_ranks: How many ranks share the stages; stage s lives on rank ``s % n_ranks``. None: one stage a
+            rank.
+        n_microbatches: Microbatches of a step. None: four a stage.
+        schedule: "1f1b" or "gpipe".
+        cost: "roofline" prices operations by FLOPs and bytes, on any machine; "measured" runs and times them.
+        hardware: A name such as "h100" or "a100+infiniband", or a ``Hardware``. None: what the model lies on.
+        memory_limit: What a rank may hold, in bytes or as "16GiB".
+        keep_together: Globs over FQNs; no cut falls inside a match.
+        same_stage: Groups of globs; what a group matches shares one stage.
+        opaque: Globs over FQNs; each match runs its own Python as one node.
+        pin: Glob -> stage; -1 is the last.
+        progress: Show what is being done; None: on a terminal only.
 
     Returns:
         The plan: ``autopipe.split(model, n_stages, example_args, plan=plan)`` uses it.

@@ -54,9 +54,7 @@ class Captures:
             self._hooks = _with_hooks(signature)
         return staged
 
-    def staged_for(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[StagedModel, dict[str, Any]]:
+    def staged_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[StagedModel, dict[str, Any]]:
         """Return the stages that are right for a call, and what their arguments are.
 
         Args:

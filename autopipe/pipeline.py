@@ -1,4 +1,4 @@
-"""What a user holds: the pipeline and its stages. It calls like the model, and trains through an engine."""
+"""What a user holds: a container of stages that calls like the model, and trains through an engine."""
 
 from __future__ import annotations
 
@@ -7,66 +7,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import fx, nn
+from torch import nn
 
 from autopipe.captures import Captures
 from autopipe.ir.cost_graph import CostGraph
-from autopipe.ir.partition import StageCost
 from autopipe.ir.plan import Plan
 from autopipe.ir.schedule import Schedule
-from autopipe.ir.stages import Port, StagedModel, StageModule
+from autopipe.ir.stages import StagedModel
 from autopipe.ir.timeline import Timeline
 from autopipe.rewrite import readable
 from autopipe.runtime.parted import check_whole, forget_parted
 from autopipe.runtime.whole import run_whole
+from autopipe.stage import Stage
 
 if TYPE_CHECKING:
     from autopipe.runtime import Engine
     from autopipe.verify import Verification
-
-
-class Stage:
-    """One stage of a pipeline.
-
-    Args:
-        staged: The stage's module and ports.
-        cost: What the plan says that it costs.
-    """
-
-    def __init__(self, staged: StageModule, cost: StageCost) -> None:
-        """Hold both; a pipeline makes its stages."""
-        self._staged, self.cost = staged, cost
-
-    @property
-    def index(self) -> int:
-        """Its place, from 0."""
-        return self._staged.index
-
-    @property
-    def module(self) -> fx.GraphModule:
-        """The stage as a module; what is inside it is the model's own."""
-        return self._staged.module
-
-    @property
-    def recv(self) -> tuple[Port, ...]:
-        """Values from earlier stages."""
-        return self._staged.recv
-
-    @property
-    def send(self) -> tuple[Port, ...]:
-        """Values to later stages."""
-        return self._staged.send
-
-    @property
-    def fqns(self) -> tuple[str, ...]:
-        """FQNs of its leaves, then of parameters and buffers used outside them."""
-        return self._staged.fqns
-
-    def __repr__(self) -> str:
-        """Print index, size and first and last module."""
-        ends = f"{self.fqns[0]} ... {self.fqns[-1]}" if self.fqns else "no modules"
-        ports = f"{len(self.recv)} recv, {len(self.send)} send"
-        return f"Stage({self.index}, {ends}, {self.cost.total_ms:.3g} ms, {ports})"
 
 
 class Pipeline:
@@ -135,12 +91,22 @@ class Pipeline:
         Args:
             *args: The model's positional arguments, any batch size.
             **kwargs: Its keyword arguments.
+
+        Returns:
+            What the model returns.
         """
         staged, values = self._captures.staged_for(args, kwargs)
         return run_whole(staged, self.model, values)
 
     def train(self, mode: bool = True) -> Pipeline:
-        """Set training mode; the same as ``model.train()``, for the modules are the same."""
+        """Set training mode; the same as ``model.train()``, for the modules are the same.
+
+        Args:
+            mode: False for evaluation mode.
+
+        Returns:
+            The pipeline.
+        """
         self.model.train(mode)
         return self
 
@@ -158,7 +124,15 @@ class Pipeline:
         return dict(self.model.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Any:
-        """Load the model's state; the same as ``model.load_state_dict``."""
+        """Load the model's state; the same as ``model.load_state_dict``.
+
+        Args:
+            state: FQN -> tensor.
+            strict: Whether the names must be exactly the model's.
+
+        Returns:
+            What torch returns: the names that were missing or not expected.
+        """
         found = self.model.load_state_dict(state, strict=strict)
         forget_parted(self.model)
         return found
@@ -301,6 +275,9 @@ class Pipeline:
 
         Args:
             print_output: Whether to write it.
+
+        Returns:
+            The code.
         """
         text = readable(self._staged)
         if print_output:

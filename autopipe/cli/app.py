@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from autopipe import __version__
 from autopipe.cli.command import command
 from autopipe.cli.doctor import doctor
 from autopipe.cli.inspect import inspect
 from autopipe.cli.plan import plan
 from autopipe.cli.show import show
 from autopipe.cli.simulate import simulate
+from autopipe.version import __version__
 
 EPILOG = "Exit codes: 0 done; 1 there is no such split; 2 something asked for is wrong; 3 a bug of autopipe."
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-import autopipe
 from autopipe.errors import PlanMismatchError
 from autopipe.ir.stages import StagedModel
 from autopipe.runtime.peers import Peers
 from autopipe.trace import signature_of
+from autopipe.version import __version__
 
 Record = Mapping[str, Mapping[str, Any]]  # topic -> name -> what this rank has
 
@@ -46,7 +46,7 @@ def record_of(model: nn.Module, staged: StagedModel, options: Mapping[str, Any])
     state = signature_of(model, (), {}).state
     arguments = {leaf.path: f"{leaf.spec}, batch {leaf.batch_dim}" for leaf in traced.inputs}
     return {
-        "versions": {"torch": torch.__version__, "autopipe": autopipe.__version__},
+        "versions": {"torch": torch.__version__, "autopipe": __version__},
         "the model": {"class": type(model).__name__}
         | {fqn: f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for fqn, t in tensors},
         "the plan": {

@@ -13,6 +13,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class GroupEngine(Engine):
     ) -> None:
         """Meet the other ranks, compare, connect, and move the stages of this rank."""
         self._peers = Peers(group, n_ranks, timeout_s)
-        self._options = options | {"n_ranks": n_ranks}
+        self._options = {name: value for name, value in options.items() if name != "seed"}  # rank 0's counts
         self._known: tuple[list[bytes], Any] | None = None
         self._stand_ins: list[torch.Tensor] = []
         try:
@@ -240,7 +241,7 @@ class GroupEngine(Engine):
     def _finish(self, mine: bytes) -> list[bytes]:
         """Wait until every rank came to the end of the call."""
         self._messages.finish()
-        return self._peers.gather(mine.ljust(64, b"\0"), "the end of the call")
+        return self._peers.gather(mine, "the end of the call")
 
     @property
     def _holds_last(self) -> bool:
@@ -310,6 +311,14 @@ class GroupEngine(Engine):
         """Let go of the connections; the model keeps this rank's part of the weights."""
         super().close()
         self._peers.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the engine; what ended the block on this rank ends the next call of the others."""
+        if error is not None and self._peers.are_connected:
+            self._peers.fail(error)
+        super().__exit__(kind, error, trace)
 
 
 def _one_a_stage(devices: Any, n_stages: int) -> Any:

@@ -49,11 +49,11 @@ def record_of(model: nn.Module, staged: StagedModel, options: Mapping[str, Any])
         "versions": {"torch": torch.__version__, "autopipe": __version__},
         "the model": {"class": type(model).__name__}
         | {fqn: f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for fqn, t in tensors},
+        "requires_grad": {fqn: parameter.requires_grad for fqn, parameter in model.named_parameters()},
+        "the signature": {name: repr(value) for name, value in state} | arguments,
         "the plan": {
             traced.info[name].key: f"stage {stage}" for name, stage in sorted(staged.stage_of.items())
         },
-        "the signature": {name: repr(value) for name, value in state} | arguments,
-        "requires_grad": {fqn: parameter.requires_grad for fqn, parameter in model.named_parameters()},
         "the engine": {name: repr(value) for name, value in options.items()},
     }
 

@@ -16,13 +16,14 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from autopipe.errors import ArgumentError, AutopipeError, EngineError
+from autopipe.errors import ArgumentError, AutopipeError, EngineError, PlanMismatchError
 from autopipe.runtime.first_cause import FirstCause, PeerLost
 
 _POLL_S = 0.002
 _GRACE = 0.1  # share of the timeout that is kept for finding out who was lost
 _LONGEST_GRACE_S = 2.0
 _NEVER_SENT = 99  # a tag
+_N_TITLE, _N_DATA = 32, 64  # bytes of a small exchange
 
 
 class Peers:
@@ -84,6 +85,11 @@ class Peers:
         with _answered("connecting", range(self.n_ranks)):
             self._gloo = dist.ProcessGroupGloo(self._here, self.rank, self.n_ranks, self._patience)
 
+    @property
+    def are_connected(self) -> bool:
+        """Whether there are connections."""
+        return self._gloo is not None
+
     def _renew(self) -> None:
         self._generation += 1
         self._here = c10d.PrefixStore(str(self._generation), self._store)
@@ -92,27 +98,46 @@ class Peers:
     # Talking
 
     def gather(self, data: bytes, what: str) -> list[bytes]:
-        """Exchange equally many bytes with every rank.
+        """Exchange a few bytes with every rank.
 
         Args:
-            data: Of this rank, as long on every other.
-            what: What this is for, as an error would say it.
+            data: Of this rank, at most 64 bytes.
+            what: What this is for; every rank must be at the same.
 
         Returns:
-            ``[n_ranks]``.
+            ``[n_ranks]`` of 64 bytes each.
+
+        Raises:
+            PlanMismatchError: On every rank, if ranks make different calls.
+            PeerLost: If a rank does not answer.
         """
-        mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        all_ = [torch.empty_like(mine) for _ in range(self.n_ranks)]
-        others = [rank for rank in range(self.n_ranks) if rank != self.rank]
-        with _answered(what, others):
-            self._gloo.allgather([all_], [mine]).wait(self._patience)
-        return [each.numpy().tobytes() for each in all_]
+        title = what.encode()[:_N_TITLE].ljust(_N_TITLE, b"\0")
+        answers = self._gather(title + data.ljust(_N_DATA, b"\0"), what)
+        titles = [answer[:_N_TITLE].rstrip(b"\0").decode() for answer in answers]
+        other = next((rank for rank, each in enumerate(titles) if each != titles[0]), None)
+        if other is not None:
+            raise PlanMismatchError(
+                "the ranks make different calls.",
+                f"rank 0 is at {titles[0]}, rank {other} at {titles[other]}.",
+                remedy="the same calls, in the same order, on every rank",
+            )
+        return [answer[_N_TITLE:] for answer in answers]
 
     def gather_any(self, data: bytes, what: str) -> list[bytes]:
         """Exchange bytes with every rank, of any length."""
-        lengths = [int.from_bytes(length, "little") for length in self.gather(_int(len(data)), what)]
-        padded = self.gather(data.ljust(max(lengths), b"\0") or b"\0", what)
+        answers = self.gather(len(data).to_bytes(8, "little"), what)
+        lengths = [int.from_bytes(answer[:8], "little") for answer in answers]
+        padded = self._gather(data.ljust(max(lengths), b"\0"), what)
         return [each[:length] for each, length in zip(padded, lengths, strict=True)]
+
+    def _gather(self, data: bytes, what: str) -> list[bytes]:
+        """Exchange equally many bytes with every rank."""
+        mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        everybodys = [torch.empty_like(mine) for _ in range(self.n_ranks)]
+        others = [rank for rank in range(self.n_ranks) if rank != self.rank]
+        with _answered(what, others):
+            self._gloo.allgather([everybodys], [mine]).wait(self._patience)
+        return [each.numpy().tobytes() for each in everybodys]
 
     def send(self, buffer: torch.Tensor, peer: int, tag: int) -> Callable[[], None]:
         """Start to send bytes; the function returned waits until they are gone, and keeps them until then."""
@@ -178,10 +203,12 @@ class Peers:
 
     def _disconnect(self) -> None:
         """Close the connections now, whoever else still holds a message."""
-        if self._gloo is not None and self.n_ranks > 1:
-            with suppress(RuntimeError):  # a receive that times out closes every connection of its group
-                nothing, peer = torch.empty(1, dtype=torch.uint8), (self.rank + 1) % self.n_ranks
-                self._gloo.recv([nothing], peer, _NEVER_SENT).wait(timedelta(milliseconds=1))
+        others = range(self.n_ranks) if self._gloo is not None else ()
+        for peer in others:  # a receive that times out closes every connection that is still open
+            if peer != self.rank:
+                with suppress(RuntimeError):
+                    nothing = torch.empty(1, dtype=torch.uint8)
+                    self._gloo.recv([nothing], peer, _NEVER_SENT).wait(timedelta(milliseconds=1))
         self._gloo = None
 
     def close(self) -> None:
@@ -236,7 +263,3 @@ def _never_came(absent: Sequence[int], patience: timedelta) -> EngineError:
         why=f"The others waited {patience.total_seconds():.3g} s for its engine, or its next call.",
         remedy="make the same calls on every rank; a larger timeout_s if one starts that late",
     )
-
-
-def _int(value: int) -> bytes:
-    return value.to_bytes(8, "little")

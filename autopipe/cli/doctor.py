@@ -9,6 +9,7 @@ from autopipe.cli import options
 from autopipe.cli.command import as_json
 from autopipe.cli.making import model_runs
 from autopipe.cli.model_source import ModelSource
+from autopipe.progress import progress
 
 if TYPE_CHECKING:
     from autopipe.cli.diagnosis import Finding
@@ -31,7 +32,8 @@ def doctor(  # noqa: PLR0913, PLR0917 - a parameter an option
     from autopipe.cli.diagnosis import arguments, findings
     from autopipe.trace import capture
 
-    with model_runs(source.spec):
+    with model_runs(source.spec), progress(None) as say:
+        say("capturing the model")
         traced = capture(loaded.model, loaded.args, loaded.kwargs)
     name = type(loaded.model).__name__
     taken, found = arguments(loaded.model, traced), findings(traced)

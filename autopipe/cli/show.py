@@ -12,6 +12,7 @@ from autopipe.cli.command import as_json
 from autopipe.cli.outputs import asked_for, written
 from autopipe.cli.plan_digest import plan_digest
 from autopipe.ir.plan import Plan
+from autopipe.progress import progress
 
 
 def show(
@@ -41,6 +42,10 @@ def show(
     loaded = Plan.load(plan)
     from autopipe.view import draw, summary
 
+    with progress(None) as say:
+        for path in pictures.values():
+            say(f"drawing {path}")
+            draw(loaded, path)
     for path in pictures.values():
-        written(draw(loaded, path))
+        written(path)
     return as_json(plan_digest(loaded)) if json else summary(loaded)

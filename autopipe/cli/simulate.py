@@ -11,6 +11,7 @@ from autopipe.cli import options
 from autopipe.cli.command import as_json
 from autopipe.cli.outputs import asked_for, written
 from autopipe.ir.plan import Plan
+from autopipe.progress import progress
 
 
 def simulate(
@@ -45,7 +46,9 @@ def simulate(
         microbatches or loaded.schedule.n_microbatches,
         loaded.schedule.n_ranks,
     )
-    timeline = predict(asked, loaded.partition, loaded.transfers, loaded.hardware)
+    with progress(None) as say:
+        say("simulating the step")
+        timeline = predict(asked, loaded.partition, loaded.transfers, loaded.hardware)
     for path in pictures.values():
         written(draw_timeline(timeline, path, title=f"{loaded.fingerprint.model}, {asked.name}"))
     if not json:

@@ -131,7 +131,7 @@ class Attempt:
             in_structure=self._example.structure,
             out_structure=out,
             out_names=out_names,
-            sizes=dict(sizes.hints),
+            sizes=dict(sizes.example),
             derived_sizes=sizes.derived(),
             guards=sizes.guards(),
             together=program.effects.together(alive),

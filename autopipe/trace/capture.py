@@ -67,7 +67,10 @@ def capture(
         while True:
             attempt = Attempt(model, example, openness, opaque, whole)
             try:
-                return attempt.run()
+                traced = attempt.run()
+                if _is_for_the_example(traced):
+                    return traced
+                break
             except Exception as error:
                 found = attempt.found_whole.items() - whole.items()
                 if not found and not attempt.has_news:
@@ -76,6 +79,12 @@ def capture(
                     break
                 whole |= dict(found)
     raise _explained(failures[-1]) from failures[-1]
+
+
+def _is_for_the_example(traced: TracedModel) -> bool:
+    """Whether no size turned out to be fixed at another value than the example has."""
+    fixed = ((name, size) for name, size in traced.derived_sizes.items() if isinstance(size, int))
+    return all(traced.sizes[name] == size for name, size in fixed)
 
 
 def guessed_batch_dims(holes: Sequence[Any]) -> list[int | None]:

@@ -79,16 +79,19 @@ class Sizes:
         """Choose the symbols; ``shape_of`` gives each tensor its open shape."""
         self.environment, self._openness, self._batch_dims = environment, openness, batch_dims
         self._symbols: dict[str, torch.SymInt] = {}
-        self.hints: dict[str, int] = {}
+        self.hints: dict[str, int] = {}  # what the model runs at; a moved batch is larger than the example's
+        self.example: dict[str, int] = {}
         self._names: dict[sympy.Symbol, sympy.Symbol] = {}
         batches = {shape[dim] for shape, dim in zip(shapes, batch_dims, strict=True) if dim is not None}
         self._open_batch = openness.batch and len(batches) == 1
         if self._open_batch:
-            hint = max(2, batches.pop())
+            batch = batches.pop()
+            hint = max(2, batch)
             used = taken | {size for shape in shapes for size in shape}
             while openness.move_batch and hint in used:
                 hint += 1
             self._new("B", hint)
+            self.example["B"] = batch
 
     def _new(self, name: str, hint: int) -> torch.SymInt:
         source = ConstantSource(f"__autopipe_{name}")
@@ -100,7 +103,7 @@ class Sizes:
             do_not_specialize_zero_one=True,
         )
         size = cast(torch.SymInt, self.environment.create_symintnode(symbol, hint=hint, source=source))
-        self._symbols[name], self.hints[name] = size, hint
+        self._symbols[name], self.hints[name], self.example[name] = size, hint, hint
         self._names[symbol] = sympy.Symbol(name, integer=True, positive=True)
         return size
 

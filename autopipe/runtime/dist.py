@@ -1,7 +1,7 @@
 """Messages between stages that live in several processes.
 
 Each message is bytes of a length that both ends know: from the capture, whose shapes they share, or, where a
-shape depends on data, from the last time. Messages between two ranks are received in the order in which they
+value turned out to be of another one, from the last time. Messages between two ranks are received in the order in which they
 are sent (``schedule.comms`` puts them so), hence one stream a pair of ranks is enough, and a receive can be
 posted before anybody knows when its message will come::
 

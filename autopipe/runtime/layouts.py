@@ -22,7 +22,7 @@ def layouts_of(batch: Microbatches) -> Callable[[Message], Layout]:
 
     Returns:
         Message -> layout of the value, or of its gradient, which is the same; ``NOTHING`` where the split of
-        the microbatch sends no such value, or where the shape depends on data.
+        the microbatch sends no such value, or where the capture cannot tell its shape.
     """
 
     @cache

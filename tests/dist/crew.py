@@ -41,7 +41,9 @@ class Crew:
         commands = [os.pipe() for _ in range(n_ranks)]
         answers = [os.pipe() for _ in range(n_ranks)]
         theirs = [
-            fd for (read_end, _), (_, write_end) in zip(commands, answers) for fd in (read_end, write_end)
+            fd
+            for (read_end, _), (_, write_end) in zip(commands, answers, strict=True)
+            for fd in (read_end, write_end)
         ]
         self._commands = [write_end for _, write_end in commands]
         self._answers = [read_end for read_end, _ in answers]

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,9 +134,13 @@ def stick() -> None:
 FIRES: dict[str, Callable[[], None]] = {"boom": boom, "interrupt": interrupt, "die": die, "stick": stick}
 
 
+def n_threads_here() -> int:
+    return len([*Path("/proc/self/task").iterdir()])
+
+
 def outcome(function: Callable[[], Any]) -> dict[str, Any]:
     """What a call raised, and how long it took."""
-    start, n_threads = time.monotonic(), len(os.listdir("/proc/self/task"))
+    start, n_threads = time.monotonic(), n_threads_here()
     error: BaseException | None = None
     try:
         function()
@@ -146,7 +151,7 @@ def outcome(function: Callable[[], Any]) -> dict[str, Any]:
         "kind": type(error).__name__,
         "text": str(error),
         "seconds": time.monotonic() - start,
-        "threads": len(os.listdir("/proc/self/task")) - n_threads,
+        "threads": n_threads_here() - n_threads,
     }
 
 
@@ -211,6 +216,10 @@ def different(rank: int, ranks: tuple[int, ...], culprit: int, what: str) -> dic
         engine.eval()
         return usual()
 
+    def too_late() -> Any:
+        stick()
+        return usual()
+
     strange: dict[str, Callable[[], Any]] = {
         "loss": lambda: engine.step(X, LATE, loss_fn=failing_loss),
         "shape": lambda: engine.step(X[:6], LATE[:6], loss_fn=judge),
@@ -220,7 +229,7 @@ def different(rank: int, ranks: tuple[int, ...], culprit: int, what: str) -> dic
         "no loss_fn": lambda: engine.step(X, LATE),
         "no_grad": without_gradients,
         "eval": in_eval,
-        "late": lambda: threading.Event().wait(1.5 * TIMEOUT_S) and None or usual(),
+        "late": too_late,
         "missing": lambda: engine.step(X, None, loss_fn=judge),
     }
     found = outcome(strange[what] if is_culprit else usual)

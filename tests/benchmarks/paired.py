@@ -33,6 +33,10 @@ class Timings:
         """``[n_rounds]`` of ``name`` divided by ``base``."""
         return [a / b for a, b in zip(self.ms[name], self.ms[base], strict=True)]
 
+    def difference_ms(self, name: str, base: str) -> float:
+        """The median over the rounds of ``name`` minus ``base``."""
+        return statistics.median(a - b for a, b in zip(self.ms[name], self.ms[base], strict=True))
+
     def shown(self, name: str, base: str) -> str:
         """The median ratio, and the quartiles of the rounds."""
         low, _, high = statistics.quantiles(self.ratios(name, base), n=4)

@@ -27,12 +27,13 @@ SIZES: dict[int, dict[str, int]] = {
 N_STAGES = (4, 8, 16)
 PHASES = {"pricing its nodes": "cost", "finding the best cuts": "partition"}
 METHOD = """\
-`models/gpt` with dropout in train mode, on meta, one microbatch of 4 sequences, `hardware="h100"`, 1F1B. One
-new process a plan, one thread; its first-time costs (modules that torch loads late) are in it, `import` is
-apart. Seconds are CPU seconds of that process, because the cores are shared; wall seconds are beside them.
-"partition" is the solver with its proof, the two baselines, the transfers and the predicted step. "MiB more"
-is the peak resident memory above that after the imports. As a yardstick, the second table has
-`torch.export.export(strict=False)` of the same model in a process of its own: the graph alone, no plan."""
+`models/gpt` with dropout in train mode, on meta, one microbatch of 4 sequences, `hardware="h100"`, 1F1B.
+One new process a plan, one thread; its first-time costs (modules that torch loads late) are in it,
+`import` is apart. Seconds are CPU seconds of that process, because the cores are shared; wall seconds are
+beside them. "partition" is the solver with its proof, the two baselines, the transfers and the predicted
+step. "MiB more" is the peak resident memory above that after the imports. As a yardstick, the second table
+has `torch.export.export(strict=False)` of the same model in a process of its own: the graph alone, no
+plan."""
 
 
 def one(n_blocks: int, n_stages: int) -> dict[str, Any]:

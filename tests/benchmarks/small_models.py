@@ -1,7 +1,7 @@
 """Builds architectures of transformers small, from their own config classes, with an example that has a loss.
 
-A config is made with small numbers wherever its constructor takes one of the names in ``SMALL``, its nested configs
-alike. Arguments are made from the names in the signature of ``forward``.
+A config is made with small numbers wherever its constructor takes one of the names in ``SMALL``, its nested
+configs alike. Arguments are made from the names in the signature of ``forward``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ LIMIT = 5_000_000
 
 SMALL: dict[tuple[str, ...], Any] = {
     ("vocab_size", "entity_vocab_size", "decoder_vocab_size"): VOCABULARY,
-    ("hidden_size", "d_model", "n_embd", "embed_dim", "dim", "emb_dim", "embedding_size", "projection_dim"): 32,
+    (
+        "hidden_size",
+        "d_model",
+        "n_embd",
+        "embed_dim",
+        "dim",
+        "emb_dim",
+        "embedding_size",
+        "projection_dim",
+    ): 32,
     ("encoder_hidden_dim", "decoder_hidden_size", "hidden_dim", "d_embed", "text_embed_dim", "model_dim"): 32,
     ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"): 2,
     ("num_decoder_layers", "encoder_num_layers", "decoder_num_layers", "num_encoder_layers"): 2,
@@ -26,7 +35,15 @@ SMALL: dict[tuple[str, ...], Any] = {
     ("decoder_attention_heads", "attention_heads", "decoder_num_attention_heads"): 4,
     ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"): 2,
     ("head_dim", "d_kv", "attention_head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"): 8,
-    ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "encoder_ffn_dim", "decoder_ffn_dim", "ffn_hidden_size"): 48,
+    (
+        "intermediate_size",
+        "ffn_dim",
+        "d_ff",
+        "n_inner",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+        "ffn_hidden_size",
+    ): 48,
     ("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size"): 16,
     ("max_position_embeddings", "n_positions", "max_source_positions", "max_target_positions", "n_ctx"): 64,
     ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"): 4,
@@ -69,7 +86,12 @@ def architectures() -> Iterator[tuple[str, str, str]]:
                 yield kind, model_type, name
 
 
-EXTRA = {"vocab_size": VOCABULARY, "apply_spec_augment": False, "mask_time_prob": 0.0, "default_language": "en_XX"}
+EXTRA = {
+    "vocab_size": VOCABULARY,
+    "apply_spec_augment": False,
+    "mask_time_prob": 0.0,
+    "default_language": "en_XX",
+}
 """What is set wherever a config has it, None or not."""
 
 PROFILES: tuple[dict[str, Any], ...] = (

@@ -37,9 +37,7 @@ def resolve_devices(
     return tuple(_checked(torch.device(device)) for device in devices)
 
 
-def place(
-    staged: StagedModel, devices: Sequence[torch.device], here: Sequence[int] | None = None
-) -> None:
+def place(staged: StagedModel, devices: Sequence[torch.device], here: Sequence[int] | None = None) -> None:
     """Move every stage to its device; Parameter objects stay the same, as with ``model.to``.
 
     What is tied goes to the earliest stage that uses it: later stages are moved first.

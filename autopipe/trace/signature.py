@@ -27,8 +27,8 @@ from autopipe.trace.volatile import volatile_attributes
 _PLAIN = (bool, int, float, str, type(None))
 _BY_TEXT = (torch.device, torch.dtype, enum.Enum)
 _DEPTH = 4
-_SKIPPED = ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", *HARMLESS)
-_SKIPPED += tuple(name for name in vars(nn.Module()) if "hook" in name)
+_SKIPPED = HARMLESS | {"training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
+_SKIPPED |= {name for name in vars(nn.Module()) if "hook" in name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield f"{fqn} has hooks", reason == HAS_HOOKS
         elif has_forward_hooks(module):
             yield f"{fqn} has forward hooks", True
-        skipped = (*_SKIPPED, *volatile_attributes(module))
+        volatile = volatile_attributes(module)
         for name, value in vars(module).items():
-            if name not in skipped:
+            if name not in _SKIPPED and name not in volatile:
                 yield from _flags(f"{fqn}.{name}", value, seen, _DEPTH)
 
 

@@ -54,6 +54,16 @@ class Captures:
             self._hooks = _with_hooks(signature)
         return staged
 
+    def cut_by(self, stage_of_key: Mapping[str, int]) -> Captures:
+        """Return the same captures, cut by another plan into as many stages; themselves if it is the same."""
+        if stage_of_key == self._stage_of_key:
+            return self
+        found = Captures(self._model, stage_of_key, self._n_stages, self._opaque)
+        for signature, versions in self._known:
+            for staged in versions:
+                found.add(staged.traced, signature)
+        return found
+
     def staged_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[StagedModel, dict[str, Any]]:
         """Return the stages that are right for a call, and what their arguments are.
 

@@ -181,7 +181,11 @@ class Pipeline:
             EngineError: If a rank does not come in time.
         """
         from autopipe.runtime.build import engine_for
+        from autopipe.runtime.rank_zero import plan_of_rank_zero
 
+        if group is not None and self.plan.cost_source == "measured":
+            self.plan = plan_of_rank_zero(self.plan, group, timeout_s)
+            self._captures = self._captures.cut_by(self.plan.stage_of_key)
         own_schedule = schedule is None or isinstance(schedule, str)
         if own_schedule and n_microbatches is None:
             n_microbatches = self.schedule.n_microbatches

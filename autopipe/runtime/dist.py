@@ -1,9 +1,9 @@
 """Messages between stages that live in several processes.
 
 Each message is bytes of a length that both ends know: from the capture, whose shapes they share, or, where a
-value turned out to be of another one, from the last time. Messages between two ranks are received in the order in which they
-are sent (``schedule.comms`` puts them so), hence one stream a pair of ranks is enough, and a receive can be
-posted before anybody knows when its message will come::
+value turned out to be of another one, from the last time. Messages between two ranks are received in the
+order in which they are sent (``schedule.comms`` puts them so), hence one stream a pair of ranks is enough,
+and a receive can be posted before anybody knows when its message will come::
 
     row of rank 1    1RECV_F1  1F1  1SEND_F1  1RECV_B0  1B0  1SEND_B0  1RECV_F2 ...
     posted at once   ────────────────────────────────────► the next two computes' receives

@@ -9,10 +9,8 @@ Every call has three parts::
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from types import TracebackType
 from typing import Any
 
@@ -23,11 +21,12 @@ from torch import nn
 from autopipe.errors import ArgumentError
 from autopipe.ir.action import Message
 from autopipe.ir.stages import StagedModel
+from autopipe.ir.structure import tensors_in
+from autopipe.runtime.agreement import Agreement
 from autopipe.runtime.checkpoint import load_part, part_of
 from autopipe.runtime.dist import DistTransport
 from autopipe.runtime.engine import Engine, StepOutput
-from autopipe.runtime.given import completed, described, merged
-from autopipe.runtime.handshake import agree, compare, record_of
+from autopipe.runtime.handshake import agree, record_of
 from autopipe.runtime.layouts import layouts_of
 from autopipe.runtime.microbatches import StagedFor
 from autopipe.runtime.norms import clip_over_ranks
@@ -37,9 +36,6 @@ from autopipe.runtime.scalars import scalar_from, scalar_to
 from autopipe.runtime.shares import Shares
 from autopipe.runtime.step import Step
 from autopipe.runtime.transport import Transport
-from autopipe.trace import signature_of
-
-_N_DIGEST = 16
 
 
 class GroupEngine(Engine):
@@ -81,8 +77,7 @@ class GroupEngine(Engine):
         """Meet the other ranks, compare, connect, and move the stages of this rank."""
         self._peers = Peers(group, n_ranks, timeout_s)
         self._options = {name: value for name, value in options.items() if name != "seed"}  # rank 0's counts
-        self._known: tuple[list[bytes], Any] | None = None
-        self._stand_ins: list[torch.Tensor] = []
+        self._agreement = Agreement(model, self._peers)
         try:
             devices = _one_a_stage(devices, len(staged.stages))
             super().__init__(
@@ -159,45 +154,23 @@ class GroupEngine(Engine):
     def _raise_first(self, error: BaseException) -> None:
         if hasattr(self, "_transport"):
             self._transport.clear()
-        self._known = None
+        self._agreement.forget()
         first = self._peers.fail(error)
         if first is error:
             raise error
         raise first from (error.__cause__ or error)
 
     def _agree(self, call: tuple[Any, ...], given: Any) -> Any:
-        """Compare the call with all ranks', take seed and step from rank 0, fill what is missing."""
-        state = repr(signature_of(self._model, (), {}))
-        mine = pickle.dumps((call, described(given)))
-        digest = blake2b(mine + state.encode(), digest_size=_N_DIGEST).digest()
-        place = self._seed.to_bytes(8, "little") + self._step.to_bytes(8, "little")
-        answers = self._peers.gather(digest + place, f"the beginning of {call[0]}")
-        self._seed, self._step = (
-            int.from_bytes(answers[0][_N_DIGEST:][at : at + 8], "little") for at in (0, 8)
-        )
-        digests = [answer[:_N_DIGEST] for answer in answers]
-        if self._known is None or self._known[0] != digests:
-            self._known = digests, self._compared(mine, call)
-        whole, self._stand_ins = completed(self._known[1], given)
-        if self._holds_last and completed(self._known[1][2], given[2])[1]:
+        """Begin a call with the other ranks; seed and step are rank 0's."""
+        whole, place = self._agreement.reach(call, given, (self._seed, self._step))
+        self._seed, self._step = place
+        if self._holds_last and any(
+            each is part for each in self._agreement.stand_ins for part in tensors_in(whole[2])
+        ):
             raise ArgumentError(
                 "this rank was given no target.", why="It holds the last stage, which computes the loss."
             )
         return whole
-
-    def _compared(self, mine: bytes, call: tuple[Any, ...]) -> Any:
-        """Exchange the calls themselves, and put them together."""
-        state = signature_of(self._model, (), {})
-        modes = {name: repr(value) for name, value in (*state.state, ("modes", state.region))}
-        what = f"the arguments of {call[0]}"
-        answers = [
-            pickle.loads(answer) for answer in self._peers.gather_any(pickle.dumps((mine, modes)), what)
-        ]
-        compare([{"the signature": modes} for _, modes in answers])
-        calls = [pickle.loads(each) for each, _ in answers]
-        names = ("call", "loss_fn given", "return_output")
-        compare([{"the call": dict(zip(names, each, strict=False))} for each, _ in calls])
-        return merged([given for _, given in calls])
 
     # What Engine leaves open
 
@@ -220,7 +193,7 @@ class GroupEngine(Engine):
             for index, tensor in enumerate(batch.tensors):
                 name = batch.staged[0].traced.inputs[index]
                 reads = {argument.name for argument in batch.staged[0].stages[stage].arguments}
-                if name.name in reads and any(tensor is each for each in self._stand_ins):
+                if name.name in reads and any(tensor is each for each in self._agreement.stand_ins):
                     raise ArgumentError(
                         f"this rank was given no {name.path}.",
                         why=f"Its stage {stage} reads it.",

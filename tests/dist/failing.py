@@ -80,7 +80,9 @@ def judge(output: Tensor) -> Tensor:
 
 
 @cache
-def split(n_ranks: int = 3, frozen: str = "", pins: tuple[int, ...] = (0, 1, 2)) -> Pipeline:
+def split(
+    n_ranks: int = 3, frozen: str = "", pins: tuple[int, ...] = (0, 1, 2), cost: str = "roofline"
+) -> Pipeline:
     torch.manual_seed(0)
     model = Three()
     for name, parameter in model.named_parameters():
@@ -91,6 +93,7 @@ def split(n_ranks: int = 3, frozen: str = "", pins: tuple[int, ...] = (0, 1, 2))
         (X[:2], LATE[:2]),
         n_ranks=n_ranks,
         n_microbatches=N_MICROBATCHES,
+        cost=cost,
         pin=dict(zip("abc", pins, strict=True)),
     )
 
@@ -289,3 +292,11 @@ def meeting(rank: int, ranks: tuple[int, ...], culprit: int, what: str) -> dict[
         del split().model.extra
     split().train()
     return found
+
+
+def measured_differently(rank: int, ranks: tuple[int, ...]) -> dict[str, int]:
+    """Rank 1 measured otherwise; return the plan that it trains by."""
+    pipe = split(pins=(0, 0, 2) if rank == 1 else (0, 1, 2), cost="measured")
+    with pipe.engine(group=_groups[ranks], timeout_s=TIMEOUT_S, seed=0) as engine:
+        engine.step(X, LATE, loss_fn=judge)
+    return dict(pipe.plan.stage_of_key)

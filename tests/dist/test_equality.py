@@ -54,12 +54,12 @@ def test_every_model_is_in_the_sample() -> None:
 
 @pytest.mark.parametrize("case", TWO, ids=lambda case: case[0])
 def test_two_processes_train_as_one(two: Crew, case: tuple[Any, ...]) -> None:
-    assert_parts(two.run(training.equals_one_process, case, within_s=120))
+    assert_parts(two.run(training.equals_one_process, case, within_s=240))
 
 
 @pytest.mark.parametrize("case", FOUR, ids=lambda case: case[0])
 def test_four_processes_train_as_one(four: Crew, case: tuple[Any, ...]) -> None:
-    assert_parts(four.run(training.equals_one_process, case, within_s=120))
+    assert_parts(four.run(training.equals_one_process, case, within_s=240))
 
 
 def test_parts_are_put_together_in_another_number_of_stages(two: Crew, tmp_path: Any) -> None:

@@ -112,6 +112,11 @@ def test_ranks_that_cannot_work_together_say_so_when_they_meet(
     assert_together(crew.run(failing.meeting, ALL, 1, what, ranks=[*ALL]), kind, word)
 
 
+def test_a_measured_plan_comes_from_rank_0(crew: Crew) -> None:
+    first, *others = crew.run(failing.measured_differently, ALL, ranks=[*ALL])
+    assert all(other == first for other in others)
+
+
 def test_a_rank_that_never_comes_is_named(crew: Crew) -> None:
     found = crew.run(failing.meeting, ALL, 1, "never", ranks=[*ALL])
     found.pop(1)

@@ -18,7 +18,7 @@ from autopipe.ir.structure import Structure
 from autopipe.ir.traced import TracedModel
 from autopipe.trace.attempt import Attempt, Example
 from autopipe.trace.leaves import refuse_hooks_around
-from autopipe.trace.sizes import ATTEMPTS, FIXED_BATCH_ATTEMPTS
+from autopipe.trace.sizes import ATTEMPTS, FIXED_BATCH_ATTEMPTS, Openness
 from autopipe.trace.source import line_of_error
 from autopipe.trace.stand_in import DEPENDS_ON_DATA
 
@@ -61,11 +61,29 @@ def capture(
     structure, holes = Structure.of((args, kwargs or {}))
     dims = list(batch_dims) if batch_dims is not None else guessed_batch_dims(holes)
     example = Example(structure, tuple(holes), tuple(dims))
+    attempts = FIXED_BATCH_ATTEMPTS if fixed_sizes else ATTEMPTS
+    found = _first_that_works(model, example, opaque, attempts, decides=False)
+    if isinstance(found, DEPENDS_ON_DATA):
+        found = _first_that_works(model, example, opaque, attempts, decides=True)
+    if isinstance(found, Exception):
+        raise _explained(found) from found
+    return found
+
+
+def _first_that_works(
+    model: nn.Module,
+    example: Example,
+    opaque: Callable[[str], bool],
+    attempts: Sequence[Openness],
+    *,
+    decides: bool,
+) -> TracedModel | Exception:
+    """Return the first capture that works, or what the last attempt raised."""
     whole: dict[str, str] = {}
-    failures: list[Exception] = []
-    for openness in FIXED_BATCH_ATTEMPTS if fixed_sizes else ATTEMPTS:
+    failure: Exception = CaptureError("no attempt to capture the model worked.")
+    for openness in attempts:
         while True:
-            attempt = Attempt(model, example, openness, opaque, whole)
+            attempt = Attempt(model, example, openness, opaque, whole, decides=decides)
             try:
                 traced = attempt.run()
                 if _is_for_the_example(traced):
@@ -75,10 +93,10 @@ def capture(
                 found = attempt.found_whole.items() - whole.items()
                 if not found and not attempt.has_news:
                     _log.debug("capture with %s failed: %s", openness, error)
-                    failures.append(error)
+                    failure = error
                     break
                 whole |= dict(found)
-    raise _explained(failures[-1]) from failures[-1]
+    return failure
 
 
 def _is_for_the_example(traced: TracedModel) -> bool:
@@ -104,7 +122,8 @@ def _explained(error: Exception) -> CaptureError:
             where=where,
             why=f"{type(error).__name__}: {first_line}",
             remedy="torch.where or torch.cond; or move these lines into a module inside the model: it is "
-            "then kept whole and runs its own Python.",
+            "then kept whole and runs its own Python.\nIf it is the model's own loss: leave the labels out, "
+            "and give the step a loss_fn.",
         )
     return CaptureError(
         "the model cannot be captured as one graph.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from autopipe.ir.traced import NodeInfo
+from autopipe.trace.decisions import Decision
 
 
 def without_dead_nodes(graph: fx.Graph, info: dict[str, NodeInfo]) -> None:
@@ -16,7 +17,7 @@ def without_dead_nodes(graph: fx.Graph, info: dict[str, NodeInfo]) -> None:
         if node.users or node.op in ("placeholder", "output", "call_module"):
             continue
         known = info.get(node.name)
-        if known is not None and (known.writes or known.is_random):
+        if known is not None and (known.writes or known.is_random or isinstance(node.target, Decision)):
             continue
         graph.erase_node(node)
         info.pop(node.name, None)

@@ -33,6 +33,7 @@ class _Log:
     makers: list[str] = field(default_factory=list)
     readers: list[str] = field(default_factory=list)
     writers: list[str] = field(default_factory=list)
+    all_readers: list[str] = field(default_factory=list)
     before: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -62,6 +63,7 @@ class Effects:
     def writes(self, storage: int, node: str) -> None:
         """Note that a node writes a storage: all its readers so far come before the write."""
         log = self._log(storage)
+        log.all_readers += log.readers
         log.before += [(reader, node) for reader in log.readers if reader != node]
         log.readers.clear()
         log.writers.append(node)
@@ -86,6 +88,11 @@ class Effects:
         """Return the groups of nodes (among those alive) that must share a stage."""
         logs = [log for log in self._logs.values() if log.writers and len(log.tensors) > 1]
         groups = [[*log.makers, *log.writers] for log in logs]
+        for storage, names in self._attributes.items():
+            log = self._log(storage)
+            if log.writers or self._changed.intersection(names):
+                # The next microbatch writes it again, so no view of it may leave: its readers stay with it.
+                groups.append([*log.makers, *log.writers, *log.all_readers, *log.readers])
         groups += [users for name, users in self._users.items() if name in self._changed]
         return _merged([[name for name in group if name in alive] for group in groups])
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
+from torch.fx.node import _get_qualified_name
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure
@@ -111,3 +113,39 @@ class Apply:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run its forward, and let autograd know its backward."""
         return self.function.apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+class Spelled:
+    """Calls a function that no name leads to, so that generated code could not spell it.
+
+    Args:
+        function: Such as ``Tensor.__pow__``, which wraps another one and took its name, or a scripted one.
+        name: What to call it.
+    """
+
+    def __init__(self, function: Any, name: str) -> None:
+        """Take the function."""
+        self.function = function
+        self.__name__ = self.__qualname__ = name
+        self.__module__ = __name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        return self.function(*args, **kwargs)
+
+
+def spelled(function: Any) -> Any:
+    """Return a function that generated code can call by its name: itself, or a stand-in of that name."""
+    if not str(getattr(function, "__module__", None)).startswith("torch"):
+        return function
+    found: Any = sys.modules.get("torch")
+    for name in _get_qualified_name(function).split(".")[1:]:
+        found = getattr(found, name, None)
+    return (
+        function if found is function or _is_same(found, function) else Spelled(function, function.__name__)
+    )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two names lead to one method, which a class may make anew each time it is asked for."""
+    return one is not None and one == other

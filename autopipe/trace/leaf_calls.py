@@ -16,6 +16,7 @@ from autopipe.trace.module_state import ModuleState
 from autopipe.trace.recorder import LeafUse, Recorder
 from autopipe.trace.source import line_of_error, user_line
 from autopipe.trace.stand_in import DEPENDS_ON_DATA, fake_results_of_module
+from autopipe.trace.streams import kept_streams, refusing_draws
 from autopipe.trace.volatile import mark_volatile, refusing_reads
 
 
@@ -83,7 +84,8 @@ class LeafCalls:
 
     def run_root(self, args: Any, kwargs: Any) -> Any:
         """Run the model's forward."""
-        return self._root.forward(*args, **kwargs)
+        with kept_streams(), refusing_draws():
+            return self._root.forward(*args, **kwargs)
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Call a module that the model's Python calls."""
@@ -94,7 +96,8 @@ class LeafCalls:
         if reason is None:
             out = self._see_through(fqn, module, args, kwargs)
         else:
-            out = self._leaf(fqn, module, args, kwargs, reason)
+            with kept_streams():
+                out = self._leaf(fqn, module, args, kwargs, reason)
         for hook in recording_hooks(module):
             hook(module, args, out)
         return out
@@ -118,12 +121,14 @@ class LeafCalls:
         modules = self._recorder.program.modules
         modules.append(fqn)
         try:
-            return module.forward(*args, **kwargs)
+            with refusing_draws():
+                return module.forward(*args, **kwargs)
         except Exception as error:
             self.found[fqn] = _reason(error)
         finally:
             modules.pop()
-        return self._leaf(fqn, module, args, kwargs, self.found[fqn])
+        with kept_streams():
+            return self._leaf(fqn, module, args, kwargs, self.found[fqn])
 
     def _leaf(self, fqn: str, module: nn.Module, args: Any, kwargs: Any, reason: str) -> Any:
         changed = self._state.changed_in(module)

@@ -1,11 +1,12 @@
-"""Where the calls come from: two torch modes and two patched entry points, on for the time of one capture.
+"""Where the calls come from: two torch modes and three patched entry points, on for the time of one capture.
 
 =====================  ================================================================================
 ``_Functions``         every torch function and tensor method, as the model's Python wrote it
 ``_Operators``         what runs below: notes random numbers, and records what the first did not see
-                       (``torch.vmap``, TorchScript functions)
+                       (``torch.vmap``)
 ``Module.__call__``    leaves become one node; hooks stay inside and do not run during capture
 ``Function.apply``     a custom autograd function becomes one node, its own backward kept
+``ScriptFunction``     a function of TorchScript becomes one node
 =====================  ================================================================================
 """
 
@@ -25,10 +26,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
-from autopipe.trace.glue import Apply, read_property
+from autopipe.trace.glue import Apply, Spelled, read_property
 from autopipe.trace.recorder import Recorder
-from autopipe.trace.source import user_line
-from autopipe.trace.stand_in import fake_results
+from autopipe.trace.source import line_of_frame, user_line
+from autopipe.trace.stand_in import DEPENDS_ON_DATA, fake_results
 
 NOT_CAPTURED = {
     torch.Tensor.register_hook: "it registers a hook on a tensor",
@@ -68,6 +69,7 @@ class Interception:
         self.recorder, self._call_module = recorder, call_module
         self.is_inside = False
         self._reachable: set[int] | None = None
+        self.grad_enabled = True
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -86,6 +88,9 @@ class Interception:
         checkpoint._checkpoint_without_reentrant_generator = self._seen_through_checkpoint
         nn.Module.__call__ = _intercepted_call(module_call)  # type: ignore[method-assign]
         torch.autograd.Function.apply = _intercepted_apply(function_apply)  # type: ignore[method-assign]
+        script_call = torch._C.ScriptFunction.__call__
+        torch._C.ScriptFunction.__call__ = _intercepted_script(script_call)  # type: ignore[method-assign]
+        self.grad_enabled = torch.is_grad_enabled()
         _active.interception = self
         try:
             with _Operators(self), _Functions(self), _eager():
@@ -93,6 +98,7 @@ class Interception:
         finally:
             _active.interception = None
             checkpoint._checkpoint_without_reentrant_generator = recompute
+            torch._C.ScriptFunction.__call__ = script_call  # type: ignore[method-assign]
             nn.Module.__call__ = module_call  # type: ignore[method-assign]
             torch.autograd.Function.apply = function_apply  # type: ignore[method-assign]
 
@@ -151,6 +157,12 @@ class Interception:
             try:
                 with self.recorder.program.sizes.of_kernels(target in CONVOLUTIONS):
                     return target(*args, **kwargs)
+            except DEPENDS_ON_DATA:
+                where = line_of_frame()
+                decided = self.recorder.decide(target, args, kwargs, where)
+                if decided is None:
+                    raise
+                return decided
             except Exception as error:
                 return fake_results(error, target, args, kwargs, self.recorder.program)
 
@@ -176,6 +188,8 @@ class _Functions(TorchFunctionMode):
             return self._property(func, args[0])
         if name == "__set__":
             return self._set_property(func, args)
+        if func is torch._C._set_grad_enabled:
+            self._interception.grad_enabled = args[0]
         return self._interception.function(func, args, kwargs)
 
     def _property(self, getter: Any, tensor: torch.Tensor) -> Any:
@@ -214,6 +228,11 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     torch.autograd.graph.increment_version(running)
         if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
             return func(*args, **kwargs)
+        if torch.is_grad_enabled() != interception.grad_enabled:
+            raise CaptureError(
+                f"cannot see through the module: {func} runs in a function that has a backward of its own.",
+                where=user_line(),
+            )
         return interception.function(func, args, kwargs)
 
 
@@ -236,6 +255,16 @@ def _intercepted_call(original: Callable[..., Any]) -> Callable[..., Any]:
         if interception is None:
             return original(self, *args, **kwargs)
         return interception.module(self, args, kwargs)
+
+    return __call__
+
+
+def _intercepted_script(original: Any) -> Any:
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        interception = getattr(_active, "interception", None)
+        if interception is None or interception.is_inside:
+            return original(self, *args, **kwargs)
+        return interception.function(Spelled(self, self.name), args, kwargs)
 
     return __call__
 

@@ -21,9 +21,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure, is_hole, map_tensors, tensors_in
+from autopipe.trace.decisions import Decider, Decision
 from autopipe.trace.effects import storage_of
 from autopipe.trace.fx_arguments import FxArguments
-from autopipe.trace.glue import Expected, passed_through, tensor_leaf, written
+from autopipe.trace.glue import Expected, passed_through, spelled, tensor_leaf, written
 from autopipe.trace.program import Program
 from autopipe.trace.source import user_line
 from autopipe.trace.values import Values
@@ -61,6 +62,7 @@ class Recorder:
         self.values = Values(program, mode)
         self.arguments = FxArguments(program, self.values)
         self.is_random = False
+        self.decider: Decider | None = None
 
     def call_function(
         self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Any]
@@ -96,6 +98,32 @@ class Recorder:
         """
         return self._call("call_module", fqn, (args, kwargs), run, use)
 
+    def decide(
+        self, condition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
+    ) -> bool | None:
+        """Return which way the example goes at a branch, and record a check of it.
+
+        Args:
+            condition: What the model's Python called.
+            args: Positional arguments, fake tensors inside.
+            kwargs: Keyword arguments.
+            where: File, line and source of the branch.
+
+        Returns:
+            None if the example alone does not decide it.
+        """
+        if self.decider is None:
+            return None
+        fx_args = self.arguments.of(args)
+        fx_kwargs = {key: self.arguments.of(value) for key, value in kwargs.items()}
+        value = self.decider.decide(condition, fx_args, fx_kwargs)
+        if value is not None:
+            node = self.program.graph.call_function(Decision(condition, value, where), fx_args, fx_kwargs)
+            self.program.describe(node, "decision", args[0], {storage_of(args[0])})
+            for tensor in tensors_in((args, kwargs)):
+                self.program.effects.reads(storage_of(tensor), node.name)
+        return value
+
     def _call(
         self, op: str, target: Any, given: tuple[Any, Any], run: Callable[..., Any], leaf: LeafUse | None
     ) -> Any:
@@ -117,6 +145,7 @@ class Recorder:
         changed = [tensor for tensor in written_to if id(tensor) not in inside]
         if leaf is None and not changed and not tensors_in(out):
             return out
+        target = target if leaf else spelled(target)
         node = self.program.graph.create_node(op, target, fx_args, fx_kwargs, name=_name_hint(op, target))
         own_writes = tuple(fqn for fqn, buffer in buffers.items() if any(buffer is t for t in written_to))
         known = self._known(read, leaf or LeafUse())

@@ -37,14 +37,14 @@ class Signature:
 
     Args:
         structure: The arguments without their tensors, values of plain arguments included.
-        tensors: (dtype, rank) of each tensor among the arguments.
+        tensors: (dtype, rank, requires_grad) of each tensor among the arguments.
         region: Grad mode, inference mode and autocast around the call.
         state: Training flags and other attributes of the modules that Python may branch on, and which
             containers have hooks.
     """
 
     structure: Structure
-    tensors: tuple[tuple[str, int], ...]
+    tensors: tuple[tuple[str, int, bool], ...]
     region: Region
     state: tuple[tuple[str, Any], ...]
 
@@ -88,14 +88,16 @@ def signature_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         Linear in the number of modules and their plain attributes.
     """
     structure, holes = Structure.of((args, kwargs))
-    tensors = tuple((dtype_name(hole.dtype), hole.dim()) for hole in holes)
+    tensors = tuple((dtype_name(hole.dtype), hole.dim(), hole.requires_grad) for hole in holes)
     device = next((hole.device.type for hole in holes), "cpu")
     return Signature(structure, tensors, current_region(device), tuple(_state(model)))
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
+    yield "requires_grad", tuple(parameter.requires_grad for parameter in model.parameters())
     for fqn, module in model.named_modules():
+        yield f"{fqn} is object", id(module)
         yield f"{fqn}.training", module.training
         reason = why_leaf(module)
         if reason in (None, HAS_HOOKS):
@@ -111,7 +113,7 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
 def _flags(name: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
     """Yield what Python may branch on inside a value, down to a few levels."""
     if isinstance(value, _PLAIN):
-        yield name, value
+        yield name, f"{type(value).__name__} {value!r}"  # 1 == 1.0 == True, and Python can tell them apart
     elif isinstance(value, torch.Tensor):
         yield name, _TheVery(value)
     elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | types.MethodType):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import sys
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, FrameType, TracebackType
 
 import torch
 
@@ -26,13 +26,25 @@ def user_line() -> str:
     return ""
 
 
+def line_of_frame() -> str:
+    """Return file, line, function and source of the innermost user frame, or ""."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_SKIPPED):
+        frame = frame.f_back
+    return _described(frame.f_code, frame.f_lineno) if frame is not None else ""
+
+
 def line_of_error(trace: TracebackType | None) -> str:
     """Return file, line, function and source of the innermost user frame of a traceback, or ""."""
     found = ""
     while trace is not None:
         code = trace.tb_frame.f_code
         if not code.co_filename.startswith(_SKIPPED):
-            text = linecache.getline(code.co_filename, trace.tb_lineno).strip()
-            found = f"at {code.co_filename}:{trace.tb_lineno} in {code.co_qualname}:  {text}"
+            found = _described(code, trace.tb_lineno)
         trace = trace.tb_next
     return found
+
+
+def _described(code: CodeType, line: int) -> str:
+    text = linecache.getline(code.co_filename, line).strip()
+    return f"at {code.co_filename}:{line} in {code.co_qualname}:  {text}"

@@ -24,7 +24,7 @@ class Seen:
     outputs: list[torch.Tensor]
     grads: dict[str, torch.Tensor | None]
     buffers: dict[str, torch.Tensor]
-    arguments: list[torch.Tensor]
+    argument_grads: list[torch.Tensor]
     random_state: torch.Tensor
 
 
@@ -38,7 +38,7 @@ def assert_agrees(
     traced: TracedModel | None = None,
     opaque: Callable[[str], bool] = lambda _fqn: False,
 ) -> TracedModel:
-    """Assert that the stages give outputs, gradients, buffers, arguments and random numbers of the model.
+    """Assert that the stages give outputs, gradients, buffers and random numbers of the model.
 
     Returns:
         The capture, for more questions.
@@ -72,7 +72,7 @@ def observe(
         [output.detach().clone() for output in outputs],
         {name: parameter.grad for name, parameter in model.named_parameters()},
         {name: buffer.clone() for name, buffer in model.named_buffers()},
-        [value.detach().clone() for value in arguments] + [v.grad for v in arguments if v.grad is not None],
+        [value.grad for value in arguments if value.grad is not None],
         torch.get_rng_state(),
     )
     with torch.no_grad():
@@ -103,7 +103,7 @@ def compare(found: Seen, expected: Seen, *, exact: bool = True) -> None:
         if grad is not None:
             torch.testing.assert_close(found.grads[name], grad, **close, msg=lambda m, n=name: f"{n}: {m}")
     torch.testing.assert_close(found.buffers, expected.buffers, **close)
-    torch.testing.assert_close(found.arguments, expected.arguments, **close)
+    torch.testing.assert_close(found.argument_grads, expected.argument_grads, **close)
     assert torch.equal(found.random_state, expected.random_state), "the random stream moved differently"
 
 

@@ -256,7 +256,9 @@ def test_vmap_and_script_inside_forward() -> None:
     with pytest.warns(DeprecationWarning, match="deprecated"):
         scripted = torch.jit.script(_gelu)
     assert_agrees(Calling(torch.vmap(lambda row: row * row.sum())), (X,))
-    assert_agrees(Calling(scripted), (X,), exact=False)
+    for _ in range(3):  # TorchScript optimises after some calls, and runs a backward of its own from then on
+        traced = assert_agrees(Calling(scripted), (X,))
+    assert calls(traced) == ["first", "_gelu", "last"]
 
 
 def _gelu(x: torch.Tensor) -> torch.Tensor:

@@ -97,7 +97,7 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
     yield "requires_grad", tuple(parameter.requires_grad for parameter in model.parameters())
     for fqn, module in model.named_modules():
-        yield f"{fqn} is object", id(module)
+        yield f"{fqn} is object", _TheVery(module)
         yield f"{fqn}.training", module.training
         reason = why_leaf(module)
         if reason in (None, HAS_HOOKS):
@@ -137,19 +137,21 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
 
 
 class _TheVery:
-    """Equal for the same tensor object only: another one may hold other values."""
+    """Equal for the same object only; prints alike in every process, as ranks compare what is printed."""
 
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self._tensor = tensor
+    def __init__(self, it: torch.Tensor | nn.Module) -> None:
+        self._it = it
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _TheVery) and self._tensor is other._tensor
+        return isinstance(other, _TheVery) and self._it is other._it
 
     def __hash__(self) -> int:
-        return id(self._tensor)
+        return id(self._it)
 
     def __repr__(self) -> str:
-        return f"a tensor of shape {list(self._tensor.shape)}"
+        if isinstance(self._it, torch.Tensor):
+            return f"a tensor of shape {list(self._it.shape)}"
+        return f"a {type(self._it).__name__}"
 
 
 def example_device(model: nn.Module, holes: list[torch.Tensor]) -> torch.device:

@@ -80,3 +80,9 @@ def test_modes_are_signed() -> None:
     with torch.autocast("cpu"):
         autocast = signature_of(model, (X,), {})
     assert len({signature_of(model, (X,), {}).region, no_grad.region, autocast.region}) == 3
+
+
+def test_a_signature_prints_alike_for_models_that_are_built_alike() -> None:
+    built = [signature_of(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), (), {}) for _ in range(2)]
+    assert built[0] != built[1]
+    assert repr(built[0].state) == repr(built[1].state)

@@ -109,6 +109,10 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
     build(schedule, n_stages, microbatches, ranks)
     if cost not in COSTS:
         raise ArgumentError(f"cost={cost!r} is unknown.", remedy=f"one of {', '.join(map(repr, COSTS))}.")
+    if pin is not None and not isinstance(pin, Mapping):
+        raise ArgumentError(
+            f"pin={pin!r} is no dict from globs to stages.", remedy='pin={"embed": 0, "head": -1}'
+        )
     names = [name for name, _ in model.named_modules() if name]
     names += [name for name, _ in model.named_parameters(remove_duplicate=False)]
     for argument, globs in (

@@ -64,12 +64,19 @@ class Captures:
                 found.add(staged.traced, signature)
         return found
 
-    def staged_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[StagedModel, dict[str, Any]]:
+    def staged_for(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        batch_dims: tuple[int | None, ...] | None = None,
+    ) -> tuple[StagedModel, dict[str, Any]]:
         """Return the stages that are right for a call, and what their arguments are.
 
         Args:
             args: Positional arguments.
             kwargs: Keyword arguments.
+            batch_dims: The batch dimension of each tensor among them; None: as the capture finds them.
 
         Returns:
             The stages; and by name the tensors among the arguments and the values of the symbolic sizes.
@@ -84,10 +91,16 @@ class Captures:
         shapes = [tuple(hole.shape) for hole in holes]
         versions = next((versions for known, versions in self._known if known == signature), [])
         for staged in versions:
+            if batch_dims is not None and batch_dims != tuple(
+                leaf.batch_dim for leaf in staged.traced.inputs
+            ):
+                continue
             if (sizes := staged.traced.bind(shapes)) is not None:
                 return staged, _values(staged, holes, sizes)
         for fixed_sizes in (False, True):
-            traced = capture(self._model, args, kwargs, opaque=self._opaque, fixed_sizes=fixed_sizes)
+            traced = capture(
+                self._model, args, kwargs, opaque=self._opaque, batch_dims=batch_dims, fixed_sizes=fixed_sizes
+            )
             if (sizes := traced.bind(shapes)) is not None:
                 staged = self.add(traced, signature)
                 return staged, _values(staged, holes, sizes)
@@ -98,7 +111,7 @@ class Captures:
         if new and self._hooks is not None:
             name = sorted(new)[0]
             raise PlanMismatchError(
-                f"{name} has hooks that were registered after the split.",
+                f"{name or 'the model itself'} has hooks that were registered after the split.",
                 why="Its stages were built from what is inside it, so nothing calls it any more.",
                 remedy="register hooks before autopipe.split, or on a module inside it.",
             )

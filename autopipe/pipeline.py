@@ -40,8 +40,8 @@ class Pipeline:
         >>> import autopipe, torch
         >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
         >>> pipe = autopipe.split(model, 2, (torch.ones(2, 4),))
-        >>> len(pipe), [stage.index for stage in pipe], pipe[-1].fqns
-        (2, [0, 1], ('1', '2'))
+        >>> len(pipe), [stage.index for stage in pipe], pipe[0].fqns[0]
+        (2, [0, 1], '0')
     """
 
     def __init__(

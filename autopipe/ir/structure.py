@@ -41,11 +41,21 @@ def is_hole(value: object) -> bool:
     return isinstance(value, torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Fixed:
-    """A leaf that holds no tensor; it is kept as it is."""
+    """A plain leaf, kept as it is. Python can tell 1, 1.0 and True apart, so they are not equal here."""
 
     value: Any
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Fixed) or type(self.value) is not type(other.value):
+            return False
+        if isinstance(self.value, float | complex):
+            return repr(self.value) == repr(other.value)
+        return self.value is other.value or bool(self.value == other.value)
+
+    def __hash__(self) -> int:
+        return hash(type(self.value))
 
     def fill(self, _holes: Sequence[Any]) -> Any:
         return self.value
@@ -63,7 +73,10 @@ class _Hole:
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """A leaf that pytree does not know and that holds tensors: pickled, holes and references left out."""
+    """A leaf that pytree does not know: pickled, holes and references left out.
+
+    Filling it makes a new object each time, so that a forward which changes it changes no one else's.
+    """
 
     pickled: bytes
     references: tuple[Any, ...]
@@ -178,8 +191,6 @@ def _take_apart(leaf: Any, path: str, n_before: int) -> tuple[_Fixed | _Object, 
             why=f"{type(error).__name__}: {error}",
             remedy="pass its tensors themselves, or register the class with torch.utils._pytree.",
         ) from error
-    if not pickler.holes:
-        return _Fixed(leaf), []
     where = tuple(range(n_before, n_before + len(pickler.holes)))
     return _Object(file.getvalue(), tuple(pickler.references), where), pickler.holes
 

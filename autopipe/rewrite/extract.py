@@ -117,7 +117,8 @@ class _Clone:
         for value in received:
             self._made[value] = self._graph.placeholder(value)
         written = self._written()
-        for value in [value for value in received if value in written]:
+        given = [node.name for node in self._content.placeholders if node.name in self._traced.info]
+        for value in [value for value in (*given, *received) if value in written]:
             self._made[value] = self._graph.call_function(
                 torch.clone, (self._made[value],), name=f"{value}_own"
             )

@@ -15,7 +15,7 @@ from autopipe.ir.structure import Structure
 from autopipe.rewrite.batch import batch_size, guessed_dims, split
 from autopipe.runtime.argument_names import argument_names
 
-StagedFor = Callable[[tuple[Any, ...], dict[str, Any]], tuple[StagedModel, dict[str, Any]]]
+StagedFor = Callable[..., tuple[StagedModel, dict[str, Any]]]
 BatchDims = Mapping[str, int | None]
 
 
@@ -129,7 +129,9 @@ class Cutter:
         found: dict[int, tuple[StagedModel, dict[str, Any]]] = {}
         for row, size in zip(parts, samples, strict=True):
             if size not in found:
-                found[size] = self.staged_for(*structure.fill(row))
+                moved = any(dim is not None for dim in self.batch_dims.values())
+                overrides = {"batch_dims": tuple(dims)} if moved else {}
+                found[size] = self.staged_for(*structure.fill(row), **overrides)
         return Microbatches(
             tensors=tuple(tensors),
             dims=tuple(dims),

@@ -22,6 +22,24 @@ _TRUTH = (torch.Tensor.__bool__, torch.is_nonzero, torch.Tensor.is_nonzero)
 _COMPARISONS = (torch.equal, torch.Tensor.equal, torch.allclose, torch.Tensor.allclose)
 
 
+_BELOW = (torch.lt, torch.Tensor.lt, torch.Tensor.__lt__)
+
+
+def is_never(condition: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a condition is that a draw from [0, 1) is below 0: a layer that is dropped with probability 0.
+
+    Args:
+        condition: What the model's Python called.
+        args: Its arguments, nodes in the places of tensors.
+    """
+    node = args[0] if condition in _TRUTH else None
+    if not isinstance(node, fx.Node) or node.target not in _BELOW or len(node.args) != 2:
+        return False
+    draw, limit = node.args
+    is_draw = isinstance(draw, fx.Node) and draw.target in (torch.rand, torch.rand_like)
+    return is_draw and isinstance(limit, int | float) and limit <= 0
+
+
 class Decision:
     """Checks in a run that a condition is what it was for the example.
 

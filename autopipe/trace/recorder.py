@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure, is_hole, map_tensors, tensors_in
-from autopipe.trace.decisions import Decider, Decision
+from autopipe.trace.decisions import Decider, Decision, is_never
 from autopipe.trace.effects import storage_of
 from autopipe.trace.fx_arguments import FxArguments
 from autopipe.trace.glue import Expected, passed_through, spelled, tensor_leaf, written
@@ -112,9 +112,11 @@ class Recorder:
         Returns:
             None if the example alone does not decide it.
         """
+        fx_args = self.arguments.of(args)
+        if is_never(condition, fx_args):
+            return False
         if self.decider is None:
             return None
-        fx_args = self.arguments.of(args)
         fx_kwargs = {key: self.arguments.of(value) for key, value in kwargs.items()}
         value = self.decider.decide(condition, fx_args, fx_kwargs)
         if value is not None:

@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.benchmarks.small_models import architectures, build_that_runs
+from tests.benchmarks.small_models import architectures, build_that_runs, loss_of
 
 N_STAGES, N_MICROBATCHES, LIMIT_S = 4, 4, 240
 RECORDS = Path(__file__).parents[2] / "docs" / "benchmarks"
@@ -117,7 +117,7 @@ class Bench:
         """Numbers of one call on the first microbatch."""
 
         def run() -> torch.Tensor:
-            loss: torch.Tensor = call(**self.microbatches()[0]).loss
+            loss = loss_of(call(**self.microbatches()[0]))
             loss.backward()
             return loss
 
@@ -129,7 +129,7 @@ class Bench:
         def run() -> torch.Tensor:
             losses = []
             for microbatch in self.microbatches():
-                loss = self.model(**microbatch).loss / N_MICROBATCHES
+                loss = loss_of(self.model(**microbatch)) / N_MICROBATCHES
                 loss.backward()
                 losses.append(loss.detach())
             return torch.stack(losses).sum()
@@ -142,7 +142,8 @@ class Bench:
 
         pipe = autopipe.split(self.model, n_stages, (), self.microbatches()[0], n_microbatches=N_MICROBATCHES)
         with pipe.engine(seed=3) as engine:
-            return self.numbers(lambda: engine.step(**self.batch).loss)
+            loss_fn = None if "labels" in self.batch or "return_loss" in self.batch else loss_of
+            return self.numbers(lambda: engine.step(**self.batch, loss_fn=loss_fn).loss)
 
     def microbatches(self) -> list[dict[str, Any]]:
         """The batch cut along dimension 0."""
@@ -258,7 +259,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind")
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--every", type=int, default=1, help="judge one in so many")
+    parser.add_argument("--offset", type=int, default=0, help="of the first one judged")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -266,7 +268,7 @@ def main() -> None:
     wanted = [(kind, name) for kind, _, name in architectures() if options.kind in (None, kind)]
     wanted = [(kind, name) for kind, name in wanted if not options.only or name in options.only]
     results = []
-    for kind, name in wanted[:: options.every]:
+    for kind, name in wanted[options.offset :: options.every]:
         result = in_a_child(kind, name)
         results.append(result)
         print(

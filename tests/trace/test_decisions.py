@@ -79,3 +79,20 @@ def test_module_that_branches_stays_opaque() -> None:
             return self.last(self.checks(*arguments))
 
     assert list(opaque_modules(assert_agrees(Outer(), ARGUMENTS))) == ["checks"]
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.5])
+def test_layers_that_are_dropped_with_probability_0_are_seen_through(probability: float) -> None:
+    class LayerDrop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(6, 6) for _ in range(3)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                skip = self.training and torch.rand([]) < probability
+                x = x if skip else layer(x)
+            return x
+
+    traced = assert_agrees(nn.Sequential(nn.Linear(6, 6), LayerDrop(), nn.Linear(6, 6)), (X,))
+    assert list(opaque_modules(traced)) == ([] if probability == 0 else ["1"])

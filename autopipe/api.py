@@ -160,7 +160,7 @@ def plan(
         >>> with torch.device("meta"):
         ...     model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8))
         >>> plan(model, 2, (torch.empty(4, 8, device="meta"),)).fqns_per_stage()
-        [['0'], ['1', '2']]
+        [['0', '1'], ['2']]
     """
     choices = checked_choices(
         model,

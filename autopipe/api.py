@@ -157,6 +157,7 @@ def plan(
         The plan: ``autopipe.split(model, n_stages, example_args, plan=plan)`` uses it.
 
     Example:
+        >>> import torch
         >>> with torch.device("meta"):
         ...     model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8))
         >>> plan(model, 2, (torch.empty(4, 8, device="meta"),)).fqns_per_stage()

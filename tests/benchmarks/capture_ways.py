@@ -184,6 +184,7 @@ def subjects() -> Iterator[tuple[str, nn.Module, Callable[[int], tuple[tuple[Any
     for name in TRANSFORMERS:
         kind = kinds[name]
         model, _ = build_that_runs(name, kind)
+        model.config.use_cache = False  # torch.export cannot return a cache
         yield name, model, lambda n, model=model, kind=kind: ((), example(model, kind, n))
 
 

@@ -277,3 +277,70 @@ def test_no_device_is_frozen() -> None:
     traced = assert_agrees(Positions(), (X,))
     literals = [node.kwargs["device"] for node in traced.graph.nodes if "device" in node.kwargs]
     assert literals == [traced.device]
+
+
+def test_compiled_modules_are_kept_whole() -> None:
+    model = nn.Sequential(Net(), nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.Linear(3, 3))
+    model[1].compile(backend="eager")
+    traced = capture(model, (X,))
+    assert opaque_modules(traced) == {"1": "it is compiled"}
+
+
+class LoRA(nn.Module):
+    """A frozen linear and what is learnt beside it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.down, self.up = nn.Linear(6, 2, bias=False), nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+def test_adapters_and_frozen_parameters() -> None:
+    model = Net()
+    model.last = LoRA(model.last)
+    traced = assert_agrees(model, (X,))
+    assert {"last.base", "last.down", "last.up"} <= set(calls(traced))
+
+
+def test_tied_weights_under_other_names_and_in_lists() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb, self.head = nn.Embedding(12, 6), nn.Linear(6, 12, bias=False)
+            self.head.weight = self.emb.weight
+            self.hidden = [self.emb.weight]
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.head(self.emb(ids)) + F.linear(self.emb(ids), self.hidden[0])
+
+    traced = assert_agrees(Tied(), (torch.arange(6).reshape(2, 3),))
+    assert traced.constants == {}
+    assert traced.info["head"].parameters == ("emb.weight",)
+
+
+def test_function_that_reads_weights_it_is_not_given_is_kept_inside_a_module() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.scale = nn.Linear(6, 6), nn.Parameter(torch.ones(6))
+            scale = self.scale
+
+            class Function(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+                    return x * self.scale
+
+                @staticmethod
+                def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+                    return grad * scale
+
+            self.function = Function
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.function.apply(self.inner(x))
+
+    traced = assert_agrees(nn.Sequential(nn.Linear(6, 6), Scaled(), nn.Linear(6, 6)), (X,))
+    assert list(opaque_modules(traced)) == ["1"]

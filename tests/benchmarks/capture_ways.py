@@ -251,8 +251,8 @@ def main() -> None:
     if options.record:
         folder = Path(__file__).parents[2] / "docs" / "benchmarks"
         folder.mkdir(exist_ok=True)
-        title = f"# Ways to capture, {date.today().isoformat()}\n\n`python -m tests.benchmarks.capture_ways`, torch "
-        title += f"{torch.__version__}, one thread of a CPU.\n\n"
+        title = f"# Ways to capture, {date.today().isoformat()}\n\n"
+        title += f"`python -m tests.benchmarks.capture_ways`, torch {torch.__version__}, one CPU thread.\n\n"
         (folder / f"capture-ways-{date.today().isoformat()}.md").write_text(title + text + "\n")
 
 

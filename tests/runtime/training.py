@@ -24,12 +24,18 @@ class Splits:
         self.calls = 0
         self._known: dict[Any, list[StagedModel]] = {}
 
-    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[StagedModel, dict[str, Any]]:
+    def __call__(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        batch_dims: tuple[int | None, ...] | None = None,
+    ) -> tuple[StagedModel, dict[str, Any]]:
         structure, tensors = Structure.of((args, kwargs))
-        key = (repr(structure), self.model.training, torch.is_grad_enabled())
+        key = (repr(structure), self.model.training, torch.is_grad_enabled(), batch_dims)
         shapes = [tuple(tensor.shape) for tensor in tensors]
         found = next((s for s in self._known.get(key, []) if s.traced.bind(shapes) is not None), None)
-        staged = found or self._cut(args, kwargs, shapes)
+        staged = found or self._cut(args, kwargs, shapes, batch_dims)
         if found is None:
             self._known.setdefault(key, []).append(staged)
         sizes = staged.traced.bind(shapes)
@@ -37,12 +43,16 @@ class Splits:
         return staged, {leaf.name: t for leaf, t in zip(staged.traced.inputs, tensors, strict=True)} | sizes
 
     def _cut(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: list[tuple[int, ...]]
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        shapes: list[tuple[int, ...]],
+        batch_dims: tuple[int | None, ...] | None,
     ) -> StagedModel:
         self.calls += 1
-        traced = capture(self.model, args, kwargs)
+        traced = capture(self.model, args, kwargs, batch_dims=batch_dims)
         if traced.bind(shapes) is None:
-            traced = capture(self.model, args, kwargs, fixed_sizes=True)
+            traced = capture(self.model, args, kwargs, batch_dims=batch_dims, fixed_sizes=True)
         stage_of = evenly(traced, self.n_stages) if self.stages is None else by_fqn(traced, self.stages)
         return rewrite(traced, self.model, stage_of, self.n_stages)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from autopipe.ir.plan import Plan
     from autopipe.pipeline import Pipeline
     from autopipe.stage import Stage
+    from autopipe.verify.report import Verification
 
 _HOMES = {
     "api": ("plan", "split"),
@@ -47,6 +48,7 @@ _HOMES = {
     "ir.plan": ("Plan",),
     "pipeline": ("Pipeline",),
     "stage": ("Stage",),
+    "verify.report": ("Verification",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = ("errors", "ir", "partition", "schedule")
@@ -63,6 +65,7 @@ __all__ = [
     "PlanMismatchError",
     "ScheduleError",
     "Stage",
+    "Verification",
     "VerifyError",
     "errors",
     "ir",

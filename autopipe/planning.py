@@ -12,7 +12,8 @@ from autopipe.cost import cost_graph
 from autopipe.errors import InfeasibleError, PartitionError
 from autopipe.ir.action import Transfer
 from autopipe.ir.cost_graph import CostGraph
-from autopipe.ir.plan import Fingerprint, Plan
+from autopipe.ir.fingerprint import Fingerprint
+from autopipe.ir.plan import Plan
 from autopipe.ir.schedule import Schedule
 from autopipe.ir.traced import TracedModel
 from autopipe.partition import Objective, Rules, by_parameters, compile_problem, solve, uniform_layers

@@ -12,9 +12,10 @@ from typing import Any
 _HOMES = {
     "action": ("Action", "Message", "Op", "Transfer"),
     "cost_graph": ("CostGraph", "CostNode", "TiedParam"),
+    "fingerprint": ("Fingerprint",),
     "hardware": ("Device", "Hardware", "Link"),
     "partition": ("Certificate", "Partition", "StageCost"),
-    "plan": ("Fingerprint", "Plan"),
+    "plan": ("Plan",),
     "schedule": ("Schedule",),
     "stages": ("Argument", "Port", "StagedModel", "StageModule", "TiedTensor"),
     "structure": ("Structure",),

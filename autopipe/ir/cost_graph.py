@@ -80,11 +80,26 @@ class CostNode:
 
 @dataclass(frozen=True, slots=True)
 class TiedParam:
-    """A parameter that several nodes read: a stage that holds several of them counts it once."""
+    """A parameter that several nodes read: a stage that holds several of them counts it once.
+
+    Args:
+        name: Its FQN.
+        nbytes: Its size.
+        nodes: The nodes that read it; ``param_bytes`` of each includes it.
+    """
 
     name: str
     nbytes: int
     nodes: tuple[str, ...]
+
+    def verify(self) -> None:
+        """Raise PartitionError if the size is negative or a node is named twice."""
+        if self.nbytes < 0 or len(set(self.nodes)) != len(self.nodes):
+            raise PartitionError(f"tied parameter {self}: a negative size, or a node named twice.")
+
+    def __str__(self) -> str:
+        """Print as ``embed.weight, 4096 bytes, read by embed, head``."""
+        return f"{self.name}, {self.nbytes} bytes, read by {', '.join(self.nodes)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +226,8 @@ class CostGraph:
         backward = [(a, b) for a, b in self.graph.edges if place[a] >= place[b]]
         if backward:
             self._refuse_cycle_or_order(*backward[0])
+        for tied in self.tied:
+            tied.verify()
         for group in (*self.together, *(tied.nodes for tied in self.tied)):
             for name in group:
                 if name not in self.graph:

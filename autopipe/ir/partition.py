@@ -44,6 +44,19 @@ class StageCost:
     n_nodes: int
     recompute: bool = False
 
+    def verify(self) -> None:
+        """Raise PartitionError, naming the field, unless every number is finite and not negative."""
+        for name, value in asdict(self).items():
+            if not math.isfinite(value) or value < 0:
+                raise PartitionError(f"stage {self.index} has {name} = {value}.")
+
+    def __str__(self) -> str:
+        """Print as one line."""
+        return (
+            f"stage {self.index}: {self.n_nodes} nodes, fwd {self.fwd_ms:g} ms, bwd {self.bwd_ms:g} ms, "
+            f"comm {self.comm_ms:g} ms, total {self.total_ms:g} ms, {self.memory_bytes} bytes"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -137,6 +150,7 @@ class Partition:
                 raise PartitionError(f"node {name!r} is in stage {stage} of {self.n_stages}.")
             counted[stage] += 1
         for index, cost in enumerate(self.stages):
+            cost.verify()
             if cost.index != index or cost.n_nodes != counted[index]:
                 raise PartitionError(
                     f"stage {index}: its cost is of stage {cost.index}, {cost.n_nodes} nodes."
@@ -176,9 +190,4 @@ class Partition:
             f"{self.n_stages} {plural}, bottleneck {c.bottleneck_ms:g} ms, lower bound {c.lower_bound_ms:g} "
             f"ms (gap {c.gap:.2%}), {c.method}".replace("%)", " %)")
         ]
-        lines += [
-            f"  stage {s.index}: {s.n_nodes} nodes, fwd {s.fwd_ms:g} ms, bwd {s.bwd_ms:g} ms, "
-            f"comm {s.comm_ms:g} ms, total {s.total_ms:g} ms, {s.memory_bytes} bytes"
-            for s in self.stages
-        ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  {stage}" for stage in self.stages)])

@@ -6,7 +6,6 @@ that it fits every capture of the same model, whatever the arguments are.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -16,48 +15,12 @@ from typing import Any
 from autopipe.errors import PlanMismatchError
 from autopipe.ir.action import Transfer
 from autopipe.ir.cost_graph import CostGraph
+from autopipe.ir.fingerprint import Fingerprint
 from autopipe.ir.hardware import Hardware
-from autopipe.ir.partition import Partition
+from autopipe.ir.partition import Certificate, Partition
 from autopipe.ir.schedule import Schedule
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What tells one model from another: its class, and names, shapes and dtypes of its tensors.
-
-    Args:
-        model: The class name.
-        tensors: (FQN, shape, dtype name), in the model's order.
-
-    Example:
-        >>> a = Fingerprint("Net", (("h.0.weight", (2, 2), "float32"),))
-        >>> b = Fingerprint("Net", (("h.0.weight", (4, 2), "float32"),))
-        >>> a.differences(b)
-        ['h.0.weight is float32[4, 2], not float32[2, 2]']
-    """
-
-    model: str
-    tensors: tuple[tuple[str, tuple[int, ...], str], ...]
-
-    @property
-    def digest(self) -> str:
-        """A short hash of all of it."""
-        text = json.dumps([self.model, self.tensors], separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def differences(self, other: Fingerprint) -> list[str]:
-        """Say in words how another model differs, in this model's order; empty if it does not."""
-        found = [] if self.model == other.model else [f"the model is a {other.model}, not a {self.model}"]
-        mine = {name: (shape, dtype) for name, shape, dtype in self.tensors}
-        theirs = {name: (shape, dtype) for name, shape, dtype in other.tensors}
-        for name, (shape, dtype) in mine.items():
-            if name not in theirs:
-                found.append(f"{name} is not in the other")
-            elif theirs[name] != (shape, dtype):
-                found.append(f"{name} is {theirs[name][1]}{list(theirs[name][0])}, not {dtype}{list(shape)}")
-        return found + [f"{name} is only in the other" for name in theirs if name not in mine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +84,7 @@ class Plan:
         Raises:
             PlanMismatchError: If they do not.
         """
+        self.fingerprint.verify()
         self.partition.verify()
         self.schedule.verify()
         self.hardware.verify()
@@ -208,33 +172,23 @@ class Plan:
             One sentence a difference; empty for equal plans.
         """
         found = self.fingerprint.differences(other.fingerprint)
-        mine, theirs = self.stage_of_key, other.stage_of_key
-        moved = [key for key in mine if key in theirs and mine[key] != theirs[key]]
-        found += [f"{key} moved from stage {mine[key]} to stage {theirs[key]}" for key in moved]
-        found += [f"{key} is only in the first plan" for key in mine if key not in theirs]
-        found += [f"{key} is only in the second plan" for key in theirs if key not in mine]
+        found += _moves(self.stage_of_key, other.stage_of_key)
         for part in fields(self):
-            if part.name in ("fingerprint", "keys", "partition", "fqns"):
-                continue
-            if getattr(self, part.name) != getattr(other, part.name):
-                found.append(
-                    f"{part.name} differs" + _values(getattr(self, part.name), getattr(other, part.name))
-                )
-        a, b = self.partition.certificate, other.partition.certificate
-        if a != b:
-            found.append(f"the bottleneck is {b.bottleneck_ms:.6g} ms, not {a.bottleneck_ms:.6g} ms")
-        if self.partition != other.partition and not found:
+            mine, theirs = getattr(self, part.name), getattr(other, part.name)
+            if part.name not in _COMPARED_IN_WORDS and mine != theirs:
+                found.append(f"{part.name} differs" + _values(mine, theirs))
+        found += _certificates(self.partition.certificate, other.partition.certificate)
+        if not found and self.partition != other.partition:
             found.append("the costs of the stages differ")
+        if not found and self != other:
+            found.append("nodes or modules are named differently")
         return found
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that ``from_json`` reads."""
         return {
             "schema_version": self.schema_version,
-            "fingerprint": {
-                "model": self.fingerprint.model,
-                "tensors": [list(t) for t in self.fingerprint.tensors],
-            },
+            "fingerprint": self.fingerprint.to_json(),
             "hardware": self.hardware.to_json(),
             "cost_source": self.cost_source,
             "keys": dict(self.keys),
@@ -259,10 +213,9 @@ class Plan:
         Returns:
             The plan.
         """
-        tensors = tuple((name, tuple(shape), dtype) for name, shape, dtype in data["fingerprint"]["tensors"])
         graph = data["cost_graph"]
         plan = cls(
-            Fingerprint(data["fingerprint"]["model"], tensors),
+            Fingerprint.from_json(data["fingerprint"]),
             Hardware.from_json(data["hardware"]),
             data["cost_source"],
             dict(data["keys"]),
@@ -282,7 +235,27 @@ class Plan:
 
     def __str__(self) -> str:
         """Print the model, and its partition."""
-        return f"Plan for {self.fingerprint.model} ({self.fingerprint.digest})\n{self.partition}"
+        return f"Plan for {self.fingerprint}\n{self.partition}"
+
+
+_COMPARED_IN_WORDS = ("fingerprint", "keys", "partition", "fqns")
+
+
+def _moves(mine: Mapping[str, int], theirs: Mapping[str, int]) -> list[str]:
+    both = [key for key in mine if key in theirs]
+    found = [
+        f"{key} moved from stage {mine[key]} to stage {theirs[key]}"
+        for key in both
+        if mine[key] != theirs[key]
+    ]
+    found += [f"{key} is only in the first plan" for key in mine if key not in theirs]
+    return found + [f"{key} is only in the second plan" for key in theirs if key not in mine]
+
+
+def _certificates(mine: Certificate, theirs: Certificate) -> list[str]:
+    """Say which fields of the certificate differ, each by its name, numbers in full."""
+    pairs = [(part.name, getattr(mine, part.name), getattr(theirs, part.name)) for part in fields(mine)]
+    return [f"the certificate's {name} is {b!r}, not {a!r}" for name, a, b in pairs if a != b]
 
 
 def _values(a: Any, b: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import fx
 
@@ -33,6 +33,12 @@ class Port:
     carries_grad: bool
     output_only: bool = False
 
+    def verify(self) -> None:
+        """Check that the tensor can carry the gradient that it is said to; else a bug of autopipe."""
+        self.spec.verify()
+        assert self.peer >= 0, f"{self.value} has stage {self.peer} at its other end"
+        assert self.spec.is_differentiable or not self.carries_grad, f"{self} cannot carry a gradient"
+
     def __str__(self) -> str:
         """Print as ``block_a f32[B, 16] -> 2``."""
         return f"{self.value} {self.spec} <-> stage {self.peer}"
@@ -50,6 +56,15 @@ class Argument:
 
     kind: ArgumentKind
     name: str
+
+    def verify(self) -> None:
+        """Check that the kind is one of the three and that there is a name; else a bug of autopipe."""
+        assert self.kind in get_args(ArgumentKind), f"argument {self.name!r} is of kind {self.kind!r}"
+        assert self.name, f"an argument of kind {self.kind} has no name"
+
+    def __str__(self) -> str:
+        """Print as ``recv block_a``."""
+        return f"{self.kind} {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,10 @@ class StageModule:
     def verify(self) -> None:
         """Check arguments and results against the ports; a mismatch is a bug of autopipe."""
         received = {port.value for port in self.recv}
+        for port in (*self.recv, *self.send):
+            port.verify()
         for argument in self.arguments:
+            argument.verify()
             assert argument.kind != "recv" or argument.name in received, (
                 f"stage {self.index} lacks {argument.name}"
             )
@@ -109,6 +127,15 @@ class TiedTensor:
     replicas: tuple[int, ...]
     is_parameter: bool
 
+    def verify(self) -> None:
+        """Check that the owner is the earliest stage; else a bug of autopipe."""
+        users = [self.owner, *self.replicas]
+        assert users == sorted(set(users)), f"{self.fqn}: stages {users} are not owner first, ascending"
+
+    def __str__(self) -> str:
+        """Print as ``embed.weight: stage 0 owns, stages (2,) hold replicas``."""
+        return f"{self.fqn}: stage {self.owner} owns, stages {self.replicas} hold replicas"
+
 
 @dataclass(frozen=True, slots=True)
 class StagedModel:
@@ -133,6 +160,8 @@ class StagedModel:
 
     def verify(self) -> None:
         """Check that every value received is sent by an earlier stage; a mismatch is a bug of autopipe."""
+        for tied in self.tied:
+            tied.verify()
         for stage in self.stages:
             stage.verify()
             for port in stage.recv:
@@ -145,5 +174,5 @@ class StagedModel:
     def __str__(self) -> str:
         """Print every stage and what is tied."""
         lines = [str(stage) for stage in self.stages]
-        lines += [f"tied {t.fqn}: stage {t.owner} owns, stages {t.replicas} hold replicas" for t in self.tied]
+        lines += [f"tied {tied}" for tied in self.tied]
         return "\n".join(lines)

@@ -172,6 +172,13 @@ class Structure:
         """Build the value again, with these tensors in the places of the old ones."""
         return pytree.tree_unflatten([leaf.fill(holes) for leaf in self.leaves], self.tree)
 
+    def verify(self) -> None:
+        """Check that every tensor has one place and one path; else a bug of autopipe."""
+        own = [leaf.index for leaf in self.leaves if isinstance(leaf, _Hole)]
+        inner = [index for leaf in self.leaves if isinstance(leaf, _Object) for index in leaf.holes]
+        assert sorted(own + inner) == list(range(len(self.paths))), f"{self.paths} do not fit the places"
+        assert len(self.leaves) == self.tree.num_leaves, f"{len(self.leaves)} leaves for {self.tree}"
+
     @property
     def n_holes(self) -> int:
         """How many tensors were taken out."""

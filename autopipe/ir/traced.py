@@ -38,6 +38,16 @@ class Region:
     inference: bool = False
     autocast: tuple[tuple[str, str], ...] = ()
 
+    def verify(self) -> None:
+        """Check that each kind of device has one autocast; else a bug of autopipe."""
+        kinds = [kind for kind, _ in self.autocast]
+        assert kinds == sorted(set(kinds)), f"autocast {self.autocast} is not one a device type, sorted"
+
+    def __str__(self) -> str:
+        """Print what is not as usual, as ``no_grad, autocast cpu bfloat16``; "plain" if all is."""
+        found = ["inference"] if self.inference else [] if self.grad_enabled else ["no_grad"]
+        return ", ".join([*found, *(f"autocast {kind} {dtype}" for kind, dtype in self.autocast)]) or "plain"
+
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
@@ -72,6 +82,22 @@ class NodeInfo:
     source: str = ""
     recompute: str = ""
 
+    def verify(self) -> None:
+        """Check that the node has a key, that its tensor is one, and that nothing is named twice."""
+        assert self.key, f"a node of module {self.fqn!r} has no key"
+        for names in (self.writes, self.parameters, self.buffers):
+            assert len(set(names)) == len(names), f"{self.key} names something twice: {names}"
+        self.region.verify()
+        if self.spec is not None:
+            self.spec.verify()
+
+    def __str__(self) -> str:
+        """Print as ``h.0|@h.0|0 f32[B, 8]``, then what is special about the node."""
+        marks = ["random"] * self.is_random + ["view"] * self.is_view + ["opaque"] * bool(self.opaque_because)
+        marks += [f"writes {', '.join(self.writes)}"] * bool(self.writes)
+        marks += [str(self.region)] * (self.region != Region())
+        return " ".join([self.key, str(self.spec or "no tensor"), *(f"({mark})" for mark in marks)])
+
 
 @dataclass(frozen=True, slots=True)
 class InputLeaf:
@@ -88,6 +114,17 @@ class InputLeaf:
     path: str
     spec: TensorSpec
     batch_dim: int | None
+
+    def verify(self) -> None:
+        """Check that the tensor has the dimension that microbatches are cut along."""
+        self.spec.verify()
+        dim, n_dims = self.batch_dim, len(self.spec.shape)
+        assert dim is None or 0 <= dim < n_dims, f"{self.path} has no dimension {dim} to cut: {self.spec}"
+
+    def __str__(self) -> str:
+        """Print as ``input_ids i64[B, 16], cut along 0``."""
+        cut = "whole" if self.batch_dim is None else f"cut along {self.batch_dim}"
+        return f"{self.path} {self.spec}, {cut}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +202,8 @@ class TracedModel:
             AssertionError: Naming the node that breaks a rule; such a graph is a bug of autopipe.
         """
         self.graph.lint()
+        for part in (*self.inputs, *self.info.values(), self.in_structure, self.out_structure):
+            part.verify()
         names = {node.name for node in self.graph.nodes}
         for node in self.compute_nodes():
             assert node.name in self.info, f"node {node.name} has no info"

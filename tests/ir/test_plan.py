@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from autopipe.errors import PlanMismatchError
-from autopipe.ir.plan import SCHEMA_VERSION, Fingerprint, Plan
+from autopipe.ir.fingerprint import Fingerprint
+from autopipe.ir.plan import SCHEMA_VERSION, Plan
 from tests.view import plans
 
 
@@ -79,10 +80,25 @@ def test_difference_is_said(plan: Plan, change: dict[str, Any], said: str) -> No
     assert plan.diff(replace(plan, **change)) == [said]
 
 
+def test_difference_in_the_certificate_is_said_by_its_field(plan: Plan) -> None:
+    certificate = replace(plan.partition.certificate, method="by hand", lower_bound_ms=0.5)
+    other = replace(plan, partition=replace(plan.partition, certificate=certificate))
+    was = plan.partition.certificate
+    assert plan.diff(other) == [
+        f"the certificate's method is 'by hand', not {was.method!r}",
+        f"the certificate's lower_bound_ms is 0.5, not {was.lower_bound_ms!r}",
+    ]
+
+
+def test_another_name_of_a_module_is_a_difference(plan: Plan) -> None:
+    renamed = replace(plan, fqns=(("other",), *plan.fqns[1:]))
+    assert plan.diff(renamed) == ["nodes or modules are named differently"]
+
+
 def test_other_bottleneck_is_said(plan: Plan) -> None:
     certificate = replace(plan.partition.certificate, bottleneck_ms=99.0)
     (said,) = plan.diff(replace(plan, partition=replace(plan.partition, certificate=certificate)))
-    assert said.startswith("the bottleneck is 99 ms, not 12.8")
+    assert said.startswith("the certificate's bottleneck_ms is 99.0, not 12.7")
 
 
 def test_plans_of_other_sizes_differ() -> None:

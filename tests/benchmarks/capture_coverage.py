@@ -1,4 +1,4 @@
-"""How many architectures of transformers train in 4 stages with the numbers of the plain model.
+"""How many architectures of transformers, torchvision and timm train in 4 stages with the plain numbers.
 
 Each is built small from its own config class and runs unsplit first, twice from one seed: what does not
 run, or differs from itself, does not count. Then one stage must equal the model, random numbers included,
@@ -36,6 +36,7 @@ import torch
 from torch import nn
 
 from tests.benchmarks.small_models import architectures, build_that_runs, loss_of
+from tests.benchmarks.vision_models import build_vision, families
 
 N_STAGES, N_MICROBATCHES, LIMIT_S = 4, 4, 240
 RECORDS = Path(__file__).parents[2] / "docs" / "benchmarks"
@@ -167,7 +168,8 @@ class Bench:
 def judge(kind: str, name: str) -> Result:
     """Compare one architecture with itself, split."""
     try:
-        model, batch = build_that_runs(name, kind)
+        vision = kind in ("torchvision", "timm")
+        model, batch = build_vision(kind, name) if vision else build_that_runs(name, kind)
         bench = Bench(model, batch)
         plain = bench.whole(model)
         differs = plain.difference(bench.whole(model))
@@ -265,7 +267,8 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    wanted = [(kind, name) for kind, _, name in architectures() if options.kind in (None, kind)]
+    every = [*((kind, name) for kind, _, name in architectures()), *families()]
+    wanted = [(kind, name) for kind, name in every if options.kind in (None, kind)]
     wanted = [(kind, name) for kind, name in wanted if not options.only or name in options.only]
     results = []
     for kind, name in wanted[options.offset :: options.every]:

@@ -75,8 +75,13 @@ KINDS = {
 
 def loss_of(output: Any) -> torch.Tensor:
     """Return the model's own loss, or one of its logits where it has none."""
-    loss: torch.Tensor = output["loss"] if "loss" in output else output["logits"].float().pow(2).mean()
-    return loss
+    if isinstance(output, dict):
+        loss: torch.Tensor | None = output.get("loss")
+        if loss is not None:
+            return loss
+        output = output["logits"]
+    first: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
+    return first.float().pow(2).mean()
 
 
 def architectures() -> Iterator[tuple[str, str, str]]:

@@ -22,6 +22,11 @@ from torch.utils.flop_counter import (
 )
 
 from autopipe.cost.grouped import grouped_product_flops
+from autopipe.cost.recurrent import (
+    recurrent_layer_backward_flops,
+    recurrent_layer_flops,
+    recurrent_workspace_bytes,
+)
 from autopipe.ir.hardware import Device
 
 aten = torch.ops.aten
@@ -86,33 +91,14 @@ def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any, **_: Any) 
     return int(product * (mask[0] + mask[1]))
 
 
-def _recurrent_layer(x: Any, w_input: Any, w_hidden: Any, *_: Any, **__: Any) -> int:
-    """Two matrix products a time step; ``x`` is [time, batch, features]."""
-    return int(2 * prod(x.shape[:-1]) * (w_input.numel() + w_hidden.numel()))
-
-
-def _recurrent_layer_backward(*args: Any, **kwargs: Any) -> int:
-    """Each product of the forward has two in the backward."""
-    return 2 * _recurrent_layer(*args, **kwargs)
-
-
 _MORE_FORMULAS: Mapping[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
     aten._grouped_mm: grouped_product_flops,
     aten.convolution_backward: _convolution_backward,
-    aten.mkldnn_rnn_layer: _recurrent_layer,
-    aten.mkldnn_rnn_layer_backward: _recurrent_layer_backward,
+    aten.mkldnn_rnn_layer: recurrent_layer_flops,
+    aten.mkldnn_rnn_layer_backward: recurrent_layer_backward_flops,
 }
-
-_WORKSPACE_FLOATS = 16
-"""Floats that oneDNN's LSTM keeps a time step, sample and unit (measured, torch 2.13: 16.5 at 64 units)."""
-
-
-def _recurrent_workspace(args: tuple[Any, ...]) -> int:
-    x, hidden_size, keeps = args[0], args[10], args[15]
-    return _WORKSPACE_FLOATS * prod(x.shape[:-1]) * hidden_size * x.element_size() if keeps else 0
-
 
 _READS_SOME_ROWS = frozenset({aten.embedding, aten.index, aten.index_select, aten.gather, aten.take})
 """Their first argument is read only where it is pointed at: as many bytes as come out."""
@@ -153,5 +139,5 @@ def describe(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: A
     flops = int(formula(*args, **kwargs, out_val=out)) if formula else 0
     floating = [t.dtype for t in (*read, *made) if t.dtype.is_floating_point or t.dtype.is_complex]
     dtype = dtype_name(floating[0] if floating else torch.float32)
-    workspace_bytes = _recurrent_workspace(args) if packet is aten.mkldnn_rnn_layer else 0
+    workspace_bytes = recurrent_workspace_bytes(args) if packet is aten.mkldnn_rnn_layer else 0
     return Operation(str(packet), flops, sum(read_bytes) + made_bytes, dtype, workspace_bytes)

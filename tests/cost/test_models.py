@@ -30,6 +30,14 @@ def test_the_sum_of_saved_bytes_is_what_autograd_keeps(captured):
     assert saved_bytes == pytest.approx(bytes_kept_by(model, *args, **kwargs), rel=1e-3)
 
 
+@pytest.mark.parametrize("batch", [2, 4, 7])
+def test_an_lstm_keeps_what_autograd_keeps_at_every_batch(batch):
+    file = load("lstm")
+    model, (args, kwargs) = file.build(), file.example(batch)
+    saved_bytes = sum(node.saved_bytes for node in cost_graph(capture(model, args, kwargs), model, CPU).nodes)
+    assert saved_bytes == bytes_kept_by(model, *args, **kwargs)
+
+
 def test_every_node_runs_on_fake_tensors_and_agrees_with_the_capture(captured):
     model, _, traced = captured
     for name, price in Walk(traced, model, traced.sizes, fused_attention=False).run().items():

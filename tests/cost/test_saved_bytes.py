@@ -72,11 +72,12 @@ def test_modules_keep_what_autograd_keeps(asks):
     assert sum(saved_by_node(model, x).values()) == bytes_kept_by(model, x)
 
 
-def test_lstm_keeps_the_workspace_of_its_kernel():
-    model = nn.Sequential(nn.LSTM(16, 64))
-    x = torch.randn(16, 8, 16)
-    kept = bytes_kept_by(model, x)
-    assert sum(saved_by_node(model, x).values()) == pytest.approx(kept, rel=0.1)
+@pytest.mark.parametrize("n_samples", [1, 2, 4, 5, 9])
+@pytest.mark.parametrize(("n_steps", "features", "hidden"), [(24, 64, 64), (7, 16, 33), (3, 70, 20)])
+def test_lstm_keeps_the_workspace_of_its_kernel(n_samples, n_steps, features, hidden):
+    model = nn.Sequential(nn.LSTM(features, hidden))
+    x = torch.randn(n_steps, n_samples, features)
+    assert sum(saved_by_node(model, x).values()) == bytes_kept_by(model, x)
 
 
 def test_a_storage_is_charged_to_the_node_that_made_it():

@@ -205,13 +205,15 @@ def test_infeasible_memory_says_who_needs_how_much_and_that_works() -> None:
     enough = int(raised.value.remedy.removeprefix("memory_limit=").split()[0])
     with pytest.raises(InfeasibleError):
         call(autopipe.split, model, memory_limit=enough - 1)
+    assert len(call(autopipe.split, model, memory_limit=enough)) == 2
 
 
 def test_pins_against_the_flow_are_refused() -> None:
     model = net()
     text = (
         "pins contradict each other: 'first' to stage 1, 'last' to stage 0.\n  node 'first'\n"
-        "  What a node reads, or must share a stage with, cannot come in a later stage."
+        "  What a node reads, or must share a stage with, cannot come in a later stage.\n"
+        "  Try: 'first' to stage 0 or earlier, or 'last' to stage 1 or later."
     )
     with refused(PartitionError, text, model):
         call(autopipe.split, model, pin={"first": 1, "last": 0})

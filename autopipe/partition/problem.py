@@ -212,6 +212,7 @@ def _levels(objective: Objective, order: _Order, pin: Mapping[str, int]) -> tupl
             f"pins contradict each other: {a!r} to stage {pin[a]}, {b!r} to stage {pin[b]}.",
             where=f"node {objective.names[order.members[item][0]]!r}",
             why="What a node reads, or must share a stage with, cannot come in a later stage.",
+            remedy=f"{a!r} to stage {pin[b]} or earlier, or {b!r} to stage {pin[a]} or later.",
         )
     return first, last
 

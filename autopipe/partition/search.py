@@ -10,6 +10,7 @@ import numpy as np
 from autopipe.partition.attempt import Outcome, Verdict, attempt
 from autopipe.partition.bounds import simple_bound
 from autopipe.partition.chain_dp import split_order
+from autopipe.partition.lean import lean_problem
 from autopipe.partition.orders import linear_orders
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.reach import Reach
@@ -21,6 +22,11 @@ _ORDERS = ((1500, 7), (2500, 3), (10**9, 1))
 
 RELATIVE = 1e-9
 """Splits whose bottlenecks differ by less are the same."""
+
+_LEAN_BUDGET = 20_000_000
+"""Work spent at most on the least memory that any split needs."""
+
+_HALF_A_BYTE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +53,26 @@ def search(problem: Problem, budget: int) -> Found:
     """
     reduced = reduce_problem(replace(problem, allow_empty=True))
     found = _Search(reduced.problem, budget).run()
-    if found.stage_of is None:
+    if found.stage_of is not None:
+        stage_of = reduced.expand(found.stage_of)
+        if problem.allow_empty or len(np.unique(stage_of)) == problem.k:
+            return replace(found, stage_of=stage_of)
+    if problem.allow_empty or np.isinf(found.lower_bound_ms):
         return found
-    stage_of = reduced.expand(found.stage_of)
-    if problem.allow_empty or len(np.unique(stage_of)) == problem.k:
-        return replace(found, stage_of=stage_of)
     return _Search(problem, budget, found.lower_bound_ms).run()
+
+
+def leanest(problem: Problem, budget: int) -> Found:
+    """The split whose largest stage holds the fewest bytes, whatever it costs in time.
+
+    Args:
+        problem: The items; its own memory limit does not count.
+        budget: Work, as in :func:`search`.
+
+    Returns:
+        What was found; bottleneck and bound are bytes.
+    """
+    return search(lean_problem(problem), budget)
 
 
 class _Search:
@@ -64,6 +84,8 @@ class _Search:
 
     def run(self) -> Found:
         self._orders()
+        if self.stage_of is None and self.problem.limit is not None and not self._lean():
+            return Found(np.inf, None, np.inf, "memory", "optimal")
         if not self.budget or self.closed():
             return self._found("linear orders")
         reach = Reach(self.problem)
@@ -71,6 +93,14 @@ class _Search:
             return self._any(reach)
         stopped = self._ladder(reach) if self.problem.allow_empty else self._exactly(reach)
         return self._found(stopped)
+
+    def _lean(self) -> bool:
+        """Start from the split that holds the fewest bytes; False if even that is proven to hold too many."""
+        assert self.problem.limit is not None
+        lean = leanest(self.problem, min(self.budget, _LEAN_BUDGET))
+        if lean.stage_of is not None and lean.bottleneck_ms <= self.problem.limit + _HALF_A_BYTE:
+            self._try(by_stage(lean.stage_of), "memory")
+        return lean.lower_bound_ms <= self.problem.limit + _HALF_A_BYTE
 
     def _any(self, reach: Reach) -> Found:
         """No order has a split within the limits: is there any at all?"""
@@ -152,8 +182,7 @@ class _Search:
         """Make a split of the relaxed problem one of the whole, by an order that agrees with it."""
         assert outcome.stage_of is not None
         stage = place_dropped(self.problem, relaxed, reduced.expand(outcome.stage_of))
-        order = sorted(range(self.problem.n), key=lambda x: (int(stage[x]), x))
-        self._try(order, "downsets")
+        self._try(by_stage(stage), "downsets")
 
     def _raise_bound(self, relaxed: Relaxed, reduced: Reduced, reach: Reach) -> None:
         """Bisect for the largest target that is proven impossible."""
@@ -171,3 +200,8 @@ class _Search:
                 low = self.lower = max(self.lower, outcome.bottleneck_ms)
                 self._lift(relaxed, reduced, outcome)
                 return
+
+
+def by_stage(stage_of: Ints) -> list[int]:
+    """Items in an order that goes stage by stage, topological if the stages agree with precedence."""
+    return sorted(range(len(stage_of)), key=lambda x: (int(stage_of[x]), x))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from autopipe.errors import ArgumentError, InfeasibleError, PartitionError
+from autopipe.errors import ArgumentError, PartitionError
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
 from autopipe.partition.baselines import to_partition
-from autopipe.partition.chain_dp import split_order
 from autopipe.partition.objective import MemoryRule, Objective, Rules
-from autopipe.partition.problem import Problem, compile_problem
+from autopipe.partition.pins import check_pins
+from autopipe.partition.problem import compile_problem
+from autopipe.partition.refusals import check_enough_items, check_items_fit, no_split
 from autopipe.partition.search import search
 
 BUDGET = 100_000_000
@@ -45,7 +47,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         n_stages: How many stages.
         hardware: Devices, links and whether transfers overlap with compute.
         in_flight: Microbatches in flight by stage; None: what 1F1B holds, ``n_stages - stage``.
-        memory_limit_bytes: What one stage may hold.
+        memory_limit_bytes: What one rank may hold; each of its stages gets an equal share.
         n_ranks: Fewer than ``n_stages`` means virtual stages: stage s runs on rank ``s % n_ranks``.
         pin: Node name to stage; -1 is the last.
         together: Groups of node names that share a stage, besides those of the graph.
@@ -61,7 +63,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         The partition with costs and certificate.
 
     Raises:
-        ArgumentError: Not one stage or more, or no ranks.
+        ArgumentError: Not one stage or more, no ranks, or a limit or budget that is no such number.
         InfeasibleError: No split fits the memory limit; says which stage needs how much.
         PartitionError: A bad graph or hardware, an unknown node, more stages than legal cuts, or pins
             that contradict each other.
@@ -76,10 +78,11 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         >>> dict(solve(chain, 2, hardware=wires).stage_of)
         {'a': 0, 'b': 0, 'c': 1, 'd': 1}
     """
-    _check_counts(n_stages, n_ranks)
+    _check_counts(n_stages, n_ranks, memory_limit_bytes, budget)
     for graph in (cost_graph,) if isinstance(cost_graph, CostGraph) else cost_graph:
         graph.verify()
     hardware.verify()
+    shares = _stages_a_rank(n_stages, n_ranks)
     objective = Objective(
         cost_graph,
         hardware,
@@ -88,19 +91,20 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
             in_flight=None if in_flight is None else tuple(in_flight),
             n_microbatches=n_microbatches,
             memory=memory or MemoryRule(),
-            memory_limit_bytes=_stage_limit(memory_limit_bytes, n_stages, n_ranks),
+            memory_limit_bytes=None if memory_limit_bytes is None else int(memory_limit_bytes) // shares,
             allow_recompute=allow_recompute,
         ),
     )
-    pins = {name: stage + n_stages if stage < 0 else stage for name, stage in (pin or {}).items()}
+    pins, groups = _checked_pins(pin or {}, n_stages), [tuple(group) for group in together]
     problem = compile_problem(
-        objective, together=together, followers=followers, pin=pins, allow_empty=allow_empty
+        objective, together=groups, followers=followers, pin=pins, allow_empty=allow_empty
     )
-    check_enough_items(objective, problem)
-    check_items_fit(objective, problem)
+    check_enough_items(objective, problem, groups)
+    check_pins(objective, problem, pins)
+    check_items_fit(objective, problem, shares)
     found = search(problem, budget)
     if found.stage_of is None:
-        raise no_split(objective, problem, proven=bool(np.isinf(found.lower_bound_ms)))
+        raise no_split(objective, problem, shares, proven=bool(np.isinf(found.lower_bound_ms)))
     partition = to_partition(
         objective, problem, found.stage_of, found.method, found.lower_bound_ms, found.stopped_by
     )
@@ -132,98 +136,30 @@ def on_ranks(partition: Partition, n_ranks: int) -> Partition:
     return replace(partition, rank_of_stage=ranks, certificate=certificate)
 
 
-def _stage_limit(limit: int | None, n_stages: int, n_ranks: int | None) -> int | None:
-    """A rank holds its stages together: each gets an equal share of its memory."""
-    return limit if limit is None or n_ranks is None else limit * n_ranks // n_stages
+def _stages_a_rank(n_stages: int, n_ranks: int | None) -> int:
+    """How many stages the fullest rank holds: each may have that share of its memory."""
+    return -(-n_stages // (n_ranks or n_stages))
 
 
-def no_split(objective: Objective, problem: Problem, *, proven: bool) -> InfeasibleError:
-    """Say which stage needs how much in the leanest split of the program order."""
-    if problem.limit is None:
-        return InfeasibleError(f"no {problem.k}-stage partition meets the pins.")
-    roomy = replace(
-        problem,
-        limit=None,
-        weight=(problem.fixed + problem.saved)[None, :].repeat(len(problem.weight), axis=0),
-        cin=np.zeros_like(problem.cin),
-        cout=np.zeros_like(problem.cout),
-    )
-    _, stage_of = split_order(roomy, range(problem.n))
-    where = ""
-    if stage_of is not None:
-        lean = to_partition(objective, problem, stage_of, "memory", 0.0, "")
-        worst = max(lean.stages, key=lambda stage: stage.memory_bytes)
-        where = (
-            f"the split that balances memory needs {worst.memory_bytes} bytes in stage {worst.index} "
-            f"({worst.param_bytes} of parameters, {worst.in_flight} microbatches in flight)"
-        )
-    said = "fits" if proven else "that was tried fits"
-    return InfeasibleError(
-        f"no {problem.k}-stage partition {said} {problem.limit:.0f} bytes a stage.",
-        where=where,
-        remedy="more stages, fewer microbatches in flight, recompute, or a larger memory_limit_bytes.",
-    )
+def _checked_pins(pin: Mapping[str, int], n_stages: int) -> dict[str, int]:
+    """Pins counted from stage 0."""
+    for name, stage in pin.items():
+        if not -n_stages <= stage < n_stages:
+            raise PartitionError(
+                f"node {name!r} is pinned to stage {stage} of {n_stages}.",
+                remedy=f"0 to {n_stages - 1}; -1 is the last.",
+            )
+    return {name: stage % n_stages for name, stage in pin.items()}
 
 
-def _check_counts(n_stages: int, n_ranks: int | None) -> None:
+def _check_counts(n_stages: int, n_ranks: int | None, memory_limit_bytes: float | None, budget: int) -> None:
     if isinstance(n_stages, bool) or not isinstance(n_stages, int) or n_stages < 1:
         raise ArgumentError(f"asked for {n_stages} stages.", why="A split has at least one.")
     if n_ranks is not None and not 1 <= n_ranks <= n_stages:
         raise ArgumentError(
             f"asked for {n_ranks} ranks and {n_stages} stages.", why="Every rank runs at least one stage."
         )
-
-
-def check_enough_items(objective: Objective, problem: Problem) -> None:
-    """Raise unless every stage can get an item.
-
-    Args:
-        objective: Knows the names.
-        problem: The items.
-
-    Raises:
-        PartitionError: More stages than legal cuts allow.
-    """
-    if problem.k > problem.n and not problem.allow_empty:
-        raise PartitionError(
-            f"asked for {problem.k} stages, but only {max(problem.n - 1, 0)} cut points are legal.",
-            why=_largest_group(objective, problem),
-            remedy=f"n_stages={max(problem.n, 1)} or fewer.",
-        )
-
-
-def _largest_group(objective: Objective, problem: Problem) -> str:
-    group = max(problem.members, key=len, default=())
-    if len(group) < 2:
-        return f"The graph has {problem.n} nodes."
-    names = ", ".join(repr(objective.names[node]) for node in group[:4])
-    more = f" and {len(group) - 4} more" if len(group) > 4 else ""
-    return f"Nodes that must share a stage, the largest group: {names}{more}."
-
-
-def check_items_fit(objective: Objective, problem: Problem) -> None:
-    """Raise if a single item is larger than the memory limit.
-
-    Args:
-        objective: Knows the names.
-        problem: The items.
-
-    Raises:
-        InfeasibleError: Names the node and what it needs.
-    """
-    if problem.limit is None:
-        return
-    for item, nodes in enumerate(problem.members):
-        flight = min(problem.in_flight[problem.first[item] : problem.last[item] + 1])
-        flight = min(flight, 1) if problem.allow_recompute else flight
-        need = problem.fixed[item] + flight * problem.saved[item]
-        need -= sum(t.nbytes * max(t.items.count(item) - 1, 0) for t in problem.tied)
-        if need > problem.limit:
-            heaviest = max(nodes, key=lambda i: objective.nodes[0][i].param_bytes)
-            raise InfeasibleError(
-                f"no {problem.k}-stage partition fits {problem.limit:.0f} bytes.",
-                where=f"{objective.names[heaviest]} alone needs {need:.0f} bytes",
-                why=f"fixed {problem.fixed[item]:.0f}, saved for {flight} microbatches "
-                f"{flight * problem.saved[item]:.0f}.",
-                remedy=f"memory_limit_bytes={need:.0f} or more.",
-            )
+    if memory_limit_bytes is not None and not 0 <= memory_limit_bytes < math.inf:
+        raise ArgumentError(f"memory_limit_bytes={memory_limit_bytes} is no number of bytes.")
+    if budget < 0:
+        raise ArgumentError(f"budget={budget} is less than no work.", remedy="0: linear orders only.")

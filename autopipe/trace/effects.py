@@ -12,6 +12,7 @@ in any stage. A storage that is written has two cases:
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import torch
@@ -46,6 +47,7 @@ class Effects:
         self._users: dict[str, list[str]] = {}
         self._changed: set[str] = set()
         self._attributes: dict[int, list[str]] = {}
+        self._numbers: dict[str, int] = {}
 
     def _log(self, storage: int) -> _Log:
         return self._logs.setdefault(storage, _Log())
@@ -73,10 +75,12 @@ class Effects:
         names = self._attributes.setdefault(storage, [])
         if name not in names:
             names.append(name)
+            self._numbers.setdefault(name, len(self._numbers))
 
-    def attributes_in(self, storage: int) -> list[str]:
-        """Return the parameters, buffers and constants that lie in a storage."""
-        return self._attributes.get(storage, [])
+    def attributes_in(self, storages: Set[int]) -> list[str]:
+        """Return the parameters, buffers and constants that lie in some storages, in the model's order."""
+        found = {name for storage in storages for name in self._attributes.get(storage, ())}
+        return sorted(found, key=self._numbers.__getitem__)
 
     def uses_attribute(self, name: str, node: str, *, changes: bool) -> None:
         """Note that a node reads a parameter, buffer or constant, and whether it writes it."""

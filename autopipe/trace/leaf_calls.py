@@ -145,7 +145,7 @@ class LeafCalls:
 
         with self.interception.inside():
             parameters, buffers = self._recorder.values.owned_by(module)
-            use = LeafUse(tuple(parameters), buffers, reason, has_forward_hooks(module))
+            use = LeafUse(parameters, buffers, reason, has_forward_hooks(module))
             out = self._recorder.call_module(fqn, args, kwargs, run, use)
         for volatile in self._state.accept(module):
             self.has_news |= mark_volatile(*volatile)

@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
+from autopipe.trace.effects import storage_of
 from autopipe.trace.glue import Apply, Spelled, read_property
 from autopipe.trace.recorder import Recorder
 from autopipe.trace.source import line_of_frame, user_line
@@ -226,6 +227,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for running in args[3:5]:
                 if isinstance(running, torch.Tensor):
                     torch.autograd.graph.increment_version(running)
+        if func._schema.is_mutable:
+            interception.recorder.written.update(_storages_written(func, args, kwargs))
         if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
             return func(*args, **kwargs)
         if torch.is_grad_enabled() != interception.grad_enabled:
@@ -234,6 +237,13 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 where=user_line(),
             )
         return interception.function(func, args, kwargs)
+
+
+def _storages_written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[int]:
+    """Return the memory that an operator writes, by its schema."""
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    found = [given.get(argument.name) for argument in func._schema.arguments if argument.is_write]
+    return {storage_of(tensor) for tensor in tensors_in(found)}
 
 
 def _drops_nothing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -35,14 +35,14 @@ class LeafUse:
     """What a leaf has inside that its node does not show.
 
     Args:
-        parameters: Canonical FQNs of the parameters in the leaf.
-        buffers: Its buffers, by canonical FQN.
+        parameters: The parameters in the leaf, by canonical FQN.
+        buffers: Its buffers, likewise.
         opaque_because: Why a module with children is one node, or "".
         has_hooks: Whether it has forward hooks, which did not run during capture and may change what it
             returns.
     """
 
-    parameters: tuple[str, ...] = ()
+    parameters: dict[str, torch.Tensor] = field(default_factory=dict)
     buffers: dict[str, torch.Tensor] = field(default_factory=dict)
     opaque_because: str = ""
     has_hooks: bool = False
@@ -62,6 +62,7 @@ class Recorder:
         self.values = Values(program, mode)
         self.arguments = FxArguments(program, self.values)
         self.is_random = False
+        self.written: set[int] = set()
         self.decider: Decider | None = None
 
     def call_function(
@@ -140,6 +141,7 @@ class Recorder:
         fx_kwargs = {key: self.arguments.of(value) for key, value in given[1].items()}
         region = self.program.region()
         self.is_random = False
+        self.written.clear()
         out = run(*given[0], **given[1])
         self._refuse_hidden_results(given, read)
         written_to = _unique(t for t, before in zip(watched, versions, strict=True) if _version(t) != before)
@@ -149,15 +151,16 @@ class Recorder:
             return out
         target = target if leaf else spelled(target)
         node = self.program.graph.create_node(op, target, fx_args, fx_kwargs, name=_name_hint(op, target))
-        own_writes = tuple(fqn for fqn, buffer in buffers.items() if any(buffer is t for t in written_to))
+        attributes = self._attributes_written(written_to)
         known = self._known(read, leaf or LeafUse())
         if leaf:
             known |= {"fqn": target, "opaque_because": leaf.opaque_because}
-        known["writes"] = (*(self.values.node_of(tensor).name for tensor in changed), *own_writes)
+        values = [self.values.node_of(tensor).name for tensor in changed]
+        known["writes"] = tuple(dict.fromkeys([*values, *attributes]))
         label = f"@{target}" if leaf else _name_hint(op, target)
         storages = {storage_of(tensor) for tensor in read}
         self.program.describe(node, label, out, storages, region=region, is_random=self.is_random, **known)
-        self._note_effects(node, read, changed, {fqn: fqn in own_writes for fqn in buffers})
+        self._note_effects(node, read, changed, (*known["parameters"], *known["buffers"]), attributes)
         if leaf and leaf.has_hooks:
             node = self._checked(node, out)
         return self._take_results(node, out, read, changed)
@@ -193,19 +196,24 @@ class Recorder:
         buffers = [name for name, is_parameter in owned if not is_parameter]
         return {"parameters": (*leaf.parameters, *parameters), "buffers": (*leaf.buffers, *buffers)}
 
+    def _attributes_written(self, changed: list[torch.Tensor]) -> tuple[str, ...]:
+        """Return the attributes of the model in memory that a call wrote, even through ``.data``."""
+        storages = {*map(storage_of, changed), *self.written}
+        return tuple(self.program.effects.attributes_in(storages))
+
     def _note_effects(
-        self, node: fx.Node, read: list[torch.Tensor], changed: list[torch.Tensor], inside: dict[str, bool]
+        self,
+        node: fx.Node,
+        read: list[torch.Tensor],
+        changed: list[torch.Tensor],
+        owned: tuple[str, ...],
+        written_names: tuple[str, ...],
     ) -> None:
         effects = self.program.effects
-        for tensor in changed:
-            for name in effects.attributes_in(storage_of(tensor)):
-                effects.uses_attribute(name, node.name, changes=True)
-        for fqn, changes in inside.items():
-            effects.uses_attribute(fqn, node.name, changes=changes)
+        for name in dict.fromkeys([*written_names, *owned]):
+            effects.uses_attribute(name, node.name, changes=name in written_names)
         for tensor in read:
             effects.reads(storage_of(tensor), node.name)
-            for name, _ in self.values.owned_among([tensor]):
-                effects.uses_attribute(name, node.name, changes=any(tensor is other for other in changed))
 
     def _take_results(
         self, node: fx.Node, out: Any, read: list[torch.Tensor], changed: list[torch.Tensor]

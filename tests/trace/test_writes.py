@@ -135,3 +135,24 @@ def test_real_tensors_are_never_touched() -> None:
     versions = [t._version for t in [model.constant, *model.parameters(), *model.buffers(), X]]
     capture(model, (X,))
     assert [t._version for t in [model.constant, *model.parameters(), *model.buffers(), X]] == versions
+
+
+class Averaged(nn.Module):
+    """A leaf that keeps a mean of what it sees, and clamps its weight, past autograd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6))
+        self.register_buffer("mean", torch.zeros(6))
+        self.register_buffer("scale", torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean.data.mul_(0.9).add_(x.detach().mean(0))
+        with torch.no_grad():
+            self.weight.clamp_(-1, 1)
+        return x * self.weight * self.scale + self.mean
+
+
+def test_writes_past_autograd_inside_a_leaf_are_seen() -> None:
+    traced = capture(nn.Sequential(nn.Linear(6, 6), Averaged()), (X,))
+    assert traced.info["_1"].writes == ("1.weight", "1.mean")

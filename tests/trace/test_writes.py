@@ -146,7 +146,7 @@ class Averaged(nn.Module):
         self.register_buffer("mean", torch.zeros(6))
         self.register_buffer("scale", torch.ones(6))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.mean.data.mul_(0.9).add_(x.detach().mean(0))
         with torch.no_grad():
             self.weight.clamp_(-1, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,8 +16,8 @@ from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure
 from autopipe.ir.tensor import SizeExpression, TensorSpec
 from autopipe.ir.traced import InputLeaf, TracedModel
+from autopipe.trace.branches import Branches
 from autopipe.trace.dead import without_dead_nodes
-from autopipe.trace.decisions import Decider
 from autopipe.trace.eager_dropout import eager_dropout
 from autopipe.trace.fakes import fake_arguments, fake_weights
 from autopipe.trace.leaf_calls import LeafCalls
@@ -53,7 +52,7 @@ class Attempt:
         openness: Which sizes stay open.
         opaque: Says of a module's FQN whether the user wants it whole.
         whole: Modules that earlier attempts could not see through, and why.
-        decides: Whether the example decides at branches on the values of arguments.
+        branches: What earlier attempts have learnt of branches on the values of tensors.
     """
 
     def __init__(
@@ -63,8 +62,7 @@ class Attempt:
         openness: Openness,
         opaque: Callable[[str], bool],
         whole: Mapping[str, str],
-        *,
-        decides: bool,
+        branches: Branches,
     ) -> None:
         """Choose the symbolic sizes; nothing runs before ``run``."""
         self._model, self._example = model, example
@@ -74,16 +72,8 @@ class Attempt:
         taken = frozenset(size for parameter in model.parameters() for size in parameter.shape)
         shapes = [tuple(tensor.shape) for tensor in example.tensors]
         self._sizes = Sizes(environment, shapes, openness, example.batch_dims, taken)
-        self._recorder = Recorder(Program(self._sizes, device), self._mode)
+        self._recorder = Recorder(Program(self._sizes, device), self._mode, branches)
         self._calls = LeafCalls(model, self._recorder, opaque, whole)
-        if decides:
-            self._recorder.decider = self._decider()
-
-    def _decider(self) -> Decider:
-        arguments = {f"in_{index}": tensor for index, tensor in enumerate(self._example.tensors)}
-        buffers = dict(self._model.named_buffers())
-        attributes = ChainMap(self._recorder.values.constants, buffers)
-        return Decider({**arguments, **self._sizes.example}, attributes, self._recorder.program.info)
 
     @property
     def found_whole(self) -> dict[str, str]:

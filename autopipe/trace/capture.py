@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from autopipe.errors import AutopipeError, CaptureError
 from autopipe.ir.structure import Structure
 from autopipe.ir.traced import TracedModel
 from autopipe.trace.attempt import Attempt, Example
+from autopipe.trace.branches import DEPENDS_ON_DATA, Branches, UnknownBranch
 from autopipe.trace.leaves import refuse_hooks_around
 from autopipe.trace.sizes import ATTEMPTS, FIXED_BATCH_ATTEMPTS, Openness
 from autopipe.trace.source import line_of_error
-from autopipe.trace.stand_in import DEPENDS_ON_DATA
 
 _log = logging.getLogger("autopipe")
 
@@ -62,9 +63,7 @@ def capture(
     dims = list(batch_dims) if batch_dims is not None else guessed_batch_dims(holes)
     example = Example(structure, tuple(holes), tuple(dims))
     attempts = FIXED_BATCH_ATTEMPTS if fixed_sizes else ATTEMPTS
-    found = _first_that_works(model, example, opaque, attempts, decides=False)
-    if isinstance(found, DEPENDS_ON_DATA):
-        found = _first_that_works(model, example, opaque, attempts, decides=True)
+    found = _first_that_works(model, example, opaque, attempts)
     if isinstance(found, Exception):
         raise _explained(found) from found
     return found
@@ -75,20 +74,26 @@ def _first_that_works(
     example: Example,
     opaque: Callable[[str], bool],
     attempts: Sequence[Openness],
-    *,
-    decides: bool,
 ) -> TracedModel | Exception:
     """Return the first capture that works, or what the last attempt raised."""
     whole: dict[str, str] = {}
+    branches = Branches()
+
+    def new(openness: Openness) -> Attempt:
+        return Attempt(model, example, openness, opaque, whole, branches)
+
     failure: Exception = CaptureError("no attempt to capture the model worked.")
     for openness in attempts:
         while True:
-            attempt = Attempt(model, example, openness, opaque, whole, decides=decides)
+            attempt = new(openness)
             try:
                 traced = attempt.run()
                 if _is_for_the_example(traced):
                     return traced
                 break
+            except UnknownBranch as met:
+                whole |= attempt.found_whole
+                branches.learn(met.place, partial(_start_again, new, openness))
             except Exception as error:
                 found = attempt.found_whole.items() - whole.items()
                 if not found and not attempt.has_news:
@@ -97,6 +102,10 @@ def _first_that_works(
                     break
                 whole |= dict(found)
     return failure
+
+
+def _start_again(new: Callable[[Openness], Attempt], openness: Openness) -> None:
+    new(openness).run()
 
 
 def _is_for_the_example(traced: TracedModel) -> bool:

@@ -10,12 +10,13 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from autopipe.errors import CaptureError
+from autopipe.trace.branches import DEPENDS_ON_DATA
 from autopipe.trace.leaves import has_forward_hooks, has_hooks, recording_hooks, why_leaf
 from autopipe.trace.modes import Interception
 from autopipe.trace.module_state import ModuleState
 from autopipe.trace.recorder import LeafUse, Recorder
 from autopipe.trace.source import line_of_error, user_line
-from autopipe.trace.stand_in import DEPENDS_ON_DATA, fake_results_of_module
+from autopipe.trace.stand_in import fake_results_of_module
 from autopipe.trace.streams import kept_streams, refusing_draws
 from autopipe.trace.volatile import mark_volatile, refusing_reads
 
@@ -124,6 +125,8 @@ class LeafCalls:
             with refusing_draws():
                 return module.forward(*args, **kwargs)
         except Exception as error:
+            if self._recorder.branches.is_trial:
+                raise
             self.found[fqn] = _reason(error)
         finally:
             modules.pop()
@@ -134,6 +137,8 @@ class LeafCalls:
         changed = self._state.changed_in(module)
         if changed and fqn not in self.found:
             raise CaptureError(f"it sets {', '.join(changed)} of {fqn}, which a graph would forget")
+
+        self._recorder.branches.note_module()
 
         def run(*args: Any, **kwargs: Any) -> Any:
             try:

@@ -26,11 +26,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
+from autopipe.trace.branches import DEPENDS_ON_DATA
 from autopipe.trace.effects import storage_of
 from autopipe.trace.glue import Apply, Spelled, read_property
 from autopipe.trace.recorder import Recorder
 from autopipe.trace.source import line_of_frame, user_line
-from autopipe.trace.stand_in import DEPENDS_ON_DATA, fake_results
+from autopipe.trace.stand_in import fake_results
 
 NOT_CAPTURED = {
     torch.Tensor.register_hook: "it registers a hook on a tensor",

@@ -21,7 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure, is_hole, map_tensors, tensors_in
-from autopipe.trace.decisions import Decider, Decision, is_never
+from autopipe.trace.branches import Branches, is_condition
+from autopipe.trace.decisions import Decision, is_never
 from autopipe.trace.effects import storage_of
 from autopipe.trace.fx_arguments import FxArguments
 from autopipe.trace.glue import Expected, passed_through, spelled, tensor_leaf, written
@@ -54,16 +55,17 @@ class Recorder:
     Args:
         program: The graph that is being written.
         mode: Makes the fake tensors of the capture.
+        branches: What is known of branches on the values of tensors.
     """
 
-    def __init__(self, program: Program, mode: FakeTensorMode) -> None:
+    def __init__(self, program: Program, mode: FakeTensorMode, branches: Branches) -> None:
         """Start with an empty program and no tensor known."""
         self.program = program
         self.values = Values(program, mode)
         self.arguments = FxArguments(program, self.values)
         self.is_random = False
         self.written: set[int] = set()
-        self.decider: Decider | None = None
+        self.branches = branches
 
     def call_function(
         self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Any]
@@ -102,7 +104,7 @@ class Recorder:
     def decide(
         self, condition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
     ) -> bool | None:
-        """Return which way the example goes at a branch, and record a check of it.
+        """Return which way to go at a branch, and record a check that it is right.
 
         Args:
             condition: What the model's Python called.
@@ -111,21 +113,24 @@ class Recorder:
             where: File, line and source of the branch.
 
         Returns:
-            None if the example alone does not decide it.
+            None if it is no branch, or a real one: both ways go on.
+
+        Raises:
+            UnknownBranch: If nothing is known of it yet.
         """
         fx_args = self.arguments.of(args)
         if is_never(condition, fx_args):
             return False
-        if self.decider is None:
+        check = self.branches.way() if is_condition(condition, args[0]) else None
+        if check is None:
             return None
         fx_kwargs = {key: self.arguments.of(value) for key, value in kwargs.items()}
-        value = self.decider.decide(condition, fx_args, fx_kwargs)
-        if value is not None:
-            node = self.program.graph.call_function(Decision(condition, value, where), fx_args, fx_kwargs)
-            self.program.describe(node, "decision", args[0], {storage_of(args[0])})
-            for tensor in tensors_in((args, kwargs)):
-                self.program.effects.reads(storage_of(tensor), node.name)
-        return value
+        decision = Decision(condition, check.way, where, check.refusal)
+        node = self.program.graph.call_function(decision, fx_args, fx_kwargs)
+        self.program.describe(node, "decision", args[0], {storage_of(args[0])})
+        for tensor in tensors_in((args, kwargs)):
+            self.program.effects.reads(storage_of(tensor), node.name)
+        return check.way
 
     def _call(
         self, op: str, target: Any, given: tuple[Any, Any], run: Callable[..., Any], leaf: LeafUse | None

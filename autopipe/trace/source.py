@@ -14,6 +14,16 @@ _TORCH = str(Path(torch.__file__).resolve().parent)
 _SKIPPED = (_OURS, _TORCH, "<")
 
 
+def is_skipped(code: CodeType) -> bool:
+    """Whether code is torch's, ours or generated, and none of the user's."""
+    return code.co_filename.startswith(_SKIPPED)
+
+
+def is_torch(code: CodeType) -> bool:
+    """Whether code is torch's."""
+    return code.co_filename.startswith(_TORCH)
+
+
 def user_line() -> str:
     """Return ``file:line`` of the innermost frame that is neither torch's nor ours, or ""."""
     frame = sys._getframe(1)

@@ -15,20 +15,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure, map_tensors, tensors_in
 from autopipe.ir.tensor import evaluate_size
+from autopipe.trace.branches import DEPENDS_ON_DATA
 from autopipe.trace.program import Program
 from autopipe.trace.recorder import Recorder
 
 LIMIT_BYTES = 1 << 30
 """Calls whose arguments are larger than this are not run for real: planning must fit a laptop."""
-
-DEPENDS_ON_DATA = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
 
 _VALUES = 3
 """How many runs with different values must agree about the sizes."""

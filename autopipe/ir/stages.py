@@ -80,6 +80,8 @@ class StageModule:
         recv: Values from earlier stages.
         send: Values to later stages, one entry a value and receiving stage.
         fqns: FQNs of the leaves, then of the parameters and buffers used outside leaves, in program order.
+        written: Names, in ``module``, of the parameters, buffers and constants that a forward writes, so that
+            what still needs their old values has to keep a copy.
     """
 
     index: int
@@ -89,6 +91,7 @@ class StageModule:
     recv: tuple[Port, ...]
     send: tuple[Port, ...]
     fqns: tuple[str, ...]
+    written: tuple[str, ...] = ()
 
     def verify(self) -> None:
         """Check arguments and results against the ports; a mismatch is a bug of autopipe."""

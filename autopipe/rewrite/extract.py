@@ -19,6 +19,7 @@ from autopipe.rewrite.gradients import values_with_gradient
 from autopipe.rewrite.random_keys import enter_key
 from autopipe.rewrite.regions import enter_region, leave_region
 from autopipe.rewrite.tied import tied_tensors, users_of_tensors
+from autopipe.rewrite.written import written_tensors
 
 
 def rewrite(traced: TracedModel, model: nn.Module, stage_of: Mapping[str, int], n_stages: int) -> StagedModel:
@@ -82,6 +83,7 @@ def _stage(traced: TracedModel, model: nn.Module, index: int, content: StageCont
         recv=content.recv,
         send=content.send,
         fqns=tuple(dict.fromkeys([*leaves, *own])),
+        written=written_tensors(traced, model, content.nodes, module),
     )
 
 

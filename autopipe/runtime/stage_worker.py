@@ -9,16 +9,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from autopipe.ir.stages import StageModule
 from autopipe.rewrite.outputs import output_leaves
 from autopipe.rewrite.random_keys import enter_key
 from autopipe.runtime.keyed_random import LOSS_KEY
+from autopipe.runtime.old_values import OldValues
 from autopipe.runtime.replicas import TiedCopies
 from autopipe.runtime.stage_call import call_stage
 from autopipe.runtime.step import Step
@@ -71,8 +73,8 @@ class StageWorker:
         step, stage = self._step, self._step.batch.staged[microbatch].stages[self.index]
         received = self._received.pop(microbatch, {})
         values = {**self._inputs(microbatch), **received}
-        with self._running(microbatch):
-            results = call_stage(stage, values)
+        with self._running(microbatch), self._old_values_kept(stage) as own:
+            results = own(call_stage(stage, values))
             is_last = self.index == step.n_stages - 1
             loss = self._finish(microbatch, {**values, **results}) if is_last else None
         sent = {value: results[value] for value, _ in step.sends[self.index] if value in results}
@@ -131,6 +133,17 @@ class StageWorker:
             stack.enter_context(self._replicas.in_place(self.index))
             stack.enter_context(self._step.random.of_microbatch(microbatch, self.device))
             yield
+
+    @contextmanager
+    def _old_values_kept(self, stage: StageModule) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+        """Let the backward read the numbers that this forward leaves; the next one overwrites them."""
+        if not stage.written or len(self._step.batch) == 1:
+            yield lambda results: results
+            return
+        kept = OldValues(stage)
+        with kept.hooks() if self._step.trains else nullcontext():
+            yield kept.own_results
+        kept.copy()
 
     def _inputs(self, microbatch: int) -> dict[str, Any]:
         """Return the model inputs and sizes that the stage reads, on its device."""

@@ -1,0 +1,62 @@
+"""Which tensors of the model a stage writes: they are another number in the next microbatch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import fx, nn
+
+from autopipe.ir.traced import NodeInfo, TracedModel
+
+
+def written_tensors(
+    traced: TracedModel, model: nn.Module, nodes: Iterable[fx.Node], stage: nn.Module
+) -> tuple[str, ...]:
+    """Return the names, in the module of a stage, of what lies in memory that its nodes write.
+
+    What only torch's own modules see (the statistics of a BatchNorm) is left out: their backwards do not read
+    it.
+
+    Args:
+        traced: The captured model.
+        model: The user's model.
+        nodes: The nodes of the stage.
+        stage: Its module, the user's modules and tensors under it.
+
+    Returns:
+        Names of parameters, buffers and constants, also of views of what is written and tied ones.
+    """
+    calls = [node for node in nodes if node.op in ("call_module", "call_function")]
+    known = [(node, traced.info[node.name]) for node in calls if node.name in traced.info]
+    names = {name for _, info in known for name in info.writes}
+    seen = {name for node, info in known if not _is_of_torch(traced, node) for name in _touched(info)}
+    if not names & seen:
+        return ()
+    owned = {**_named_tensors(model), **traced.constants}
+    storages = {storage_of(owned[name]) for name in names & seen & owned.keys()}
+    constants = {name: tensor for name, tensor in traced.constants.items() if hasattr(stage, name)}
+    held = {**_named_tensors(stage), **constants}
+    return tuple(name for name, tensor in held.items() if storage_of(tensor) in storages)
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """Return what tells the memory of a tensor from that of others, while both are alive."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # sparse ones have no storage
+        return id(tensor)
+
+
+def _is_of_torch(traced: TracedModel, node: fx.Node) -> bool:
+    module = traced.modules.get(str(node.target)) if node.op == "call_module" else None
+    return module is not None and type(module).__module__.startswith("torch.nn.modules.")
+
+
+def _touched(info: NodeInfo) -> set[str]:
+    return {*info.writes, *info.parameters, *info.buffers}
+
+
+def _named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    parameters = module.named_parameters(remove_duplicate=False)
+    return dict([*parameters, *module.named_buffers(remove_duplicate=False)])

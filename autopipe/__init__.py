@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from autopipe.pipeline import Pipeline
     from autopipe.stage import Stage
     from autopipe.verify.report import Verification
+    from autopipe.whatif import WhatIf, what_if
 
 _HOMES = {
     "api": ("plan", "split"),
@@ -48,6 +49,7 @@ _HOMES = {
     "ir.plan": ("Plan",),
     "pipeline": ("Pipeline",),
     "stage": ("Stage",),
+    "whatif": ("WhatIf", "what_if"),
     "verify.report": ("Verification",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -67,12 +69,14 @@ __all__ = [
     "Stage",
     "Verification",
     "VerifyError",
+    "WhatIf",
     "errors",
     "ir",
     "partition",
     "plan",
     "schedule",
     "split",
+    "what_if",
 ]
 
 

@@ -15,12 +15,21 @@ from torch import nn
 
 from autopipe.arguments import Choices, checked_choices, checked_plan
 from autopipe.captures import Captures
+from autopipe.choosing import (
+    Chooser,
+    check_shape,
+    first_schedule,
+    plan_for_devices,
+    schedules_of,
+    within_device,
+)
 from autopipe.example import example_of
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.plan import Plan
 from autopipe.ir.traced import TracedModel
 from autopipe.pipeline import Pipeline
 from autopipe.planning import fingerprint_of, plan_for
+from autopipe.progress import Say
 from autopipe.progress import progress as progress_shown
 from autopipe.runtime.placed import check_one_device
 from autopipe.trace import capture, signature_of
@@ -58,7 +67,7 @@ def split(
         n_ranks: How many ranks share the stages; stage s lives on rank ``s % n_ranks``. None: one stage a
             rank.
         n_microbatches: Microbatches of a step. None: four a stage.
-        schedule: "1f1b" or "gpipe".
+        schedule: "1f1b" or "gpipe"; "auto" is the faster one.
         cost: "roofline" prices operations by FLOPs and bytes, on any machine; "measured" runs and times them.
         hardware: A name such as "h100" or "a100+infiniband", or a ``Hardware``. None: what the model lies on.
         memory_limit: What a rank may hold, in bytes or as "16GiB".
@@ -93,7 +102,7 @@ def split(
         n_stages,
         n_ranks=n_ranks,
         n_microbatches=n_microbatches,
-        schedule=schedule,
+        schedule=first_schedule(schedule),
         cost=cost,
         hardware_choice=hardware,
         memory_limit=memory_limit,
@@ -108,6 +117,7 @@ def split(
         example_of(model, example_args, example_kwargs),
         checked_plan(plan, n_stages),
         progress,
+        schedule,
     )
     if verify:
         pipe.verify().raise_if_different()
@@ -116,13 +126,14 @@ def split(
 
 def plan(
     model: nn.Module,
-    n_stages: int,
+    n_stages: int | None = None,
     example_args: tuple[Any, ...] | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
     *,
+    n_devices: int | None = None,
     n_ranks: int | None = None,
     n_microbatches: int | None = None,
-    schedule: str = "1f1b",
+    schedule: str | None = None,
     cost: str = "roofline",
     hardware: str | Hardware | None = None,
     memory_limit: int | str | None = None,
@@ -136,17 +147,21 @@ def plan(
 
     Args:
         model: Any model, on one device, "meta" included. It is left as it is.
-        n_stages: How many stages.
+        n_stages: How many stages. None: chosen, with ``n_devices``.
         example_args: Positional arguments of ONE microbatch: real, fake or meta tensors. Without an example
             the model's own is taken (``dummy_inputs``, ``example_input_array``).
         example_kwargs: Keyword arguments of the same call.
+        n_devices: Choose stages, replicas of the whole pipeline, microbatches and schedule for so many
+            devices, by the predicted time of a sample; ``plan.alternatives`` is the table.
         n_ranks: How many ranks share the stages; stage s lives on rank ``s % n_ranks``. None: one stage a
             rank.
-        n_microbatches: Microbatches of a step. None: four a stage.
-        schedule: "1f1b" or "gpipe".
+        n_microbatches: Microbatches of a step. None: four a stage. With ``n_devices``: of all replicas
+            together; None: four a device, and of another size than the example if that is faster.
+        schedule: "1f1b" or "gpipe"; "auto" is the faster one. None: "1f1b", or "auto" with ``n_devices``.
         cost: "roofline" prices operations by FLOPs and bytes, on any machine; "measured" runs and times them.
         hardware: A name such as "h100" or "a100+infiniband", or a ``Hardware``. None: what the model lies on.
-        memory_limit: What a rank may hold, in bytes or as "16GiB".
+        memory_limit: What a rank may hold, in bytes or as "16GiB". None: anything; with ``n_devices`` what
+            the device has.
         keep_together: Globs over FQNs; no cut falls inside a match.
         same_stage: Groups of globs; what a group matches shares one stage.
         opaque: Globs over FQNs; each match runs its own Python as one node.
@@ -154,7 +169,7 @@ def plan(
         progress: Show what is being done; None: on a terminal only.
 
     Returns:
-        The plan: ``autopipe.split(model, n_stages, example_args, plan=plan)`` uses it.
+        The plan: ``autopipe.split(model, plan.n_stages, example_args, plan=plan)`` uses it.
 
     Example:
         >>> import torch
@@ -163,12 +178,13 @@ def plan(
         >>> plan(model, 2, (torch.empty(4, 8, device="meta"),)).fqns_per_stage()
         [['0', '1'], ['2']]
     """
+    check_shape(n_stages, n_devices, n_ranks)
     choices = checked_choices(
         model,
-        n_stages,
+        n_devices or 1 if n_stages is None else n_stages,
         n_ranks=n_ranks,
         n_microbatches=n_microbatches,
-        schedule=schedule,
+        schedule=first_schedule(schedule),
         cost=cost,
         hardware_choice=hardware,
         memory_limit=memory_limit,
@@ -182,7 +198,29 @@ def plan(
     with progress_shown(progress) as say:
         say("capturing the model")
         traced = _capture(model, example, choices)
+        if n_devices is not None:
+            return plan_for_devices(
+                Chooser(model, traced, within_device(choices), example, say),
+                n_devices,
+                n_stages,
+                n_microbatches,
+                schedules_of(schedule or "auto"),
+            )
+        return _planned(model, traced, choices, example, say, schedule)
+
+
+def _planned(
+    model: nn.Module,
+    traced: TracedModel,
+    choices: Choices,
+    example: tuple[tuple[Any, ...], dict[str, Any]],
+    say: Say,
+    schedule: str | None,
+) -> Plan:
+    """Plan a number of stages under the one schedule, or under the fastest."""
+    if schedule != "auto":
         return plan_for(model, traced, choices, example, say)
+    return Chooser(model, traced, choices, example, say).under_fastest_schedule()
 
 
 def _capture(
@@ -197,6 +235,7 @@ def _split(
     example: tuple[tuple[Any, ...], dict[str, Any]],
     made_before: Plan | None,
     progress: bool | None,
+    schedule: str,
 ) -> Pipeline:
     check_one_device(model)
     if made_before is not None:
@@ -205,7 +244,7 @@ def _split(
         say("capturing the model")
         signature = signature_of(model, *example)
         traced = _capture(model, example, choices)
-        chosen = made_before or plan_for(model, traced, choices, example, say)
+        chosen = made_before or _planned(model, traced, choices, example, say, schedule)
         say("building the stages")
         captures = Captures(model, chosen.stage_of_key, choices.n_stages, choices.is_opaque)
         captures.add(traced, signature)

@@ -42,7 +42,7 @@ class Choices:
         keep_together: Globs; what each match holds is never cut.
         same_stage: Groups of globs that share a stage.
         opaque: Globs of modules that run their own Python.
-        pin: Glob -> stage.
+        pin: Glob -> stage; -1 is the last.
     """
 
     n_stages: int
@@ -250,7 +250,7 @@ def _checked_pins(pin: Mapping[str, int], n_stages: int) -> dict[str, int]:
                 f"pin: {glob!r} is pinned to stage {stage!r} of {n_stages}.",
                 remedy=f"0 to {n_stages - 1}; -1 is the last.",
             )
-    return {glob: stage % n_stages for glob, stage in pin.items()}
+    return dict(pin)
 
 
 def _hardware(model: nn.Module, choice: str | Hardware | None) -> Hardware:

@@ -13,6 +13,7 @@ from autopipe.errors import InfeasibleError, PartitionError
 from autopipe.ir.action import Transfer
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.fingerprint import Fingerprint
+from autopipe.ir.partition import Partition
 from autopipe.ir.plan import Plan
 from autopipe.ir.schedule import Schedule
 from autopipe.ir.traced import TracedModel
@@ -54,10 +55,9 @@ def plan_for(
         PartitionError: If no partition of this shape exists.
     """
     say("pricing its nodes")
-    graph = _priced(model, traced, choices, example)
+    graph = priced(model, traced, choices, example)
     schedule = build(choices.schedule, choices.n_stages, choices.n_microbatches, choices.n_ranks)
     say("finding the best cuts")
-    pins, groups = _pins(traced, choices), _groups(traced, choices)
     try:
         partition = solve(
             graph,
@@ -66,15 +66,42 @@ def plan_for(
             in_flight=in_flight(schedule),
             memory_limit_bytes=choices.memory_limit_bytes,
             n_ranks=choices.n_ranks,
-            pin=pins,
-            together=groups,
+            pin=pins_of(traced, choices),
+            together=groups_of(traced, choices),
             n_microbatches=choices.n_microbatches,
         )
     except InfeasibleError as error:
-        remedy = error.remedy.replace("memory_limit_bytes=", "memory_limit=")  # as our caller calls it
+        remedy = error.remedy.partition("\n")[0].replace("memory_limit_bytes=", "memory_limit=")
         raise InfeasibleError(error.what, error.where, error.why, remedy) from error
+    return assembled(model, traced, choices, graph, schedule, partition)
+
+
+def assembled(
+    model: nn.Module,
+    traced: TracedModel,
+    choices: Choices,
+    graph: CostGraph,
+    schedule: Schedule,
+    partition: Partition,
+    sizes: Mapping[str, int] | None = None,
+) -> Plan:
+    """Put a plan together.
+
+    Args:
+        model: The model.
+        traced: Its capture.
+        choices: What was chosen.
+        graph: The prices.
+        schedule: The actions of every rank.
+        partition: The split.
+        sizes: Values of the symbolic sizes that were priced; None: the example's.
+
+    Returns:
+        The plan, with what others would have done and the predicted step.
+    """
     contents = contents_of(model, traced, partition.stage_of, choices.n_stages)
-    transfers = transfers_of(contents, traced.sizes)
+    sizes = dict(sizes or traced.sizes)
+    transfers = transfers_of(contents, sizes)
     timeline = predict(schedule, partition, transfers, choices.hardware)
     return Plan(
         fingerprint=fingerprint_of(model),
@@ -87,7 +114,7 @@ def plan_for(
         transfers=transfers,
         schedule=schedule,
         predictions={"step_ms": timeline.makespan_ms, "bubble_fraction": timeline.bubble_fraction},
-        sizes=dict(traced.sizes),
+        sizes=sizes,
         notes=tuple(_notes(traced)),
         cost_graph=graph,
     )
@@ -114,14 +141,30 @@ def transfers_of(contents: tuple[StageContent, ...], sizes: Mapping[str, int]) -
     return tuple(found)
 
 
-def _priced(
-    model: nn.Module, traced: TracedModel, choices: Choices, example: tuple[tuple[Any, ...], dict[str, Any]]
+def priced(
+    model: nn.Module,
+    traced: TracedModel,
+    choices: Choices,
+    example: tuple[tuple[Any, ...], dict[str, Any]],
+    sizes: Mapping[str, int] | None = None,
 ) -> CostGraph:
+    """Price every node.
+
+    Args:
+        model: The model.
+        traced: Its capture.
+        choices: Whose hardware, and how costs are found.
+        example: The microbatch that measured costs run on.
+        sizes: Values of symbolic sizes that differ from the example's, for a roofline.
+
+    Returns:
+        The cost graph.
+    """
     if choices.cost == "measured":
         from autopipe.cost import measure
 
         return measure(traced, model, example, choices.hardware)
-    return cost_graph(traced, model, choices.hardware)
+    return cost_graph(traced, model, choices.hardware, sizes=sizes)
 
 
 def _baselines(graph: CostGraph, choices: Choices, schedule: Schedule) -> dict[str, float]:
@@ -137,7 +180,7 @@ def _baselines(graph: CostGraph, choices: Choices, schedule: Schedule) -> dict[s
     return found
 
 
-def _groups(traced: TracedModel, choices: Choices) -> list[tuple[str, ...]]:
+def groups_of(traced: TracedModel, choices: Choices) -> list[tuple[str, ...]]:
     """Return the nodes that each match of ``keep_together`` and each group of ``same_stage`` holds."""
     held: dict[str, list[str]] = {}
     holder = _holder(traced, choices.keep_together)
@@ -147,7 +190,8 @@ def _groups(traced: TracedModel, choices: Choices) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups if len(group) > 1]
 
 
-def _pins(traced: TracedModel, choices: Choices) -> dict[str, int]:
+def pins_of(traced: TracedModel, choices: Choices) -> dict[str, int]:
+    """Return the stage of every pinned node."""
     return {name: stage for glob, stage in choices.pin.items() for name in _holder(traced, (glob,))}
 
 

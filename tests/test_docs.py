@@ -26,6 +26,7 @@ PACKAGES = (
     "autopipe.trace",
     "autopipe.cost",
     "autopipe.partition",
+    "autopipe.search",
     "autopipe.rewrite",
     "autopipe.schedule",
     "autopipe.ir",

@@ -30,11 +30,11 @@ class Making:
     cost: str
     opaque: tuple[str, ...]
 
-    def plan(self, n_stages: int, **choices: Any) -> Plan:
+    def plan(self, n_stages: int | None, **choices: Any) -> Plan:
         """Load the model and plan it.
 
         Args:
-            n_stages: How many stages.
+            n_stages: How many stages; None with ``n_devices``.
             **choices: What else ``autopipe.plan`` takes.
 
         Returns:

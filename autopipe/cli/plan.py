@@ -19,7 +19,25 @@ from autopipe.errors import ArgumentError
 
 def plan(  # noqa: PLR0913, PLR0917 - a parameter an option
     model: options.Model,
-    stages: Annotated[int, typer.Option("--stages", "-s", min=1, metavar="N", help="How many stages.")],
+    stages: Annotated[
+        int | None,
+        typer.Option(
+            "--stages",
+            "-s",
+            min=1,
+            metavar="N",
+            help="How many stages; chosen if --devices is given instead.",
+        ),
+    ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices",
+            min=1,
+            metavar="N",
+            help="Choose stages, replicas, microbatches and schedule for so many devices.",
+        ),
+    ] = None,
     example: options.Example = None,
     settings: options.Settings = None,
     batch: options.Batch = None,
@@ -33,7 +51,14 @@ def plan(  # noqa: PLR0913, PLR0917 - a parameter an option
         int | None,
         typer.Option("--microbatches", min=1, metavar="N", help="Microbatches of a step (four a stage)."),
     ] = None,
-    schedule: Annotated[str, typer.Option("--schedule", metavar="NAME", help="1f1b or gpipe.")] = "1f1b",
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            "--schedule",
+            metavar="NAME",
+            help="1f1b (without --devices the default), gpipe, or auto: the faster.",
+        ),
+    ] = None,
     hardware: options.Hardware = None,
     cost: options.Cost = "roofline",
     memory_limit: Annotated[
@@ -72,10 +97,13 @@ def plan(  # noqa: PLR0913, PLR0917 - a parameter an option
 ) -> str:
     """Split a model into stages: print what each costs and how good the split is, and save it."""
     pins = pins_from(pin or ())
+    if stages is None and devices is None:
+        raise ArgumentError("neither --stages nor --devices is given.", remedy="--stages 4, or --devices 8")
     asked_for({"--output": output}, {})
     source = ModelSource(model, example, tuple(settings or ()), batch, length, meta)
     made = Making(source, hardware, cost, tuple(opaque or ())).plan(
         stages,
+        n_devices=devices,
         n_ranks=ranks,
         n_microbatches=microbatches,
         schedule=schedule,
@@ -91,7 +119,13 @@ def plan(  # noqa: PLR0913, PLR0917 - a parameter an option
         return as_json(made.to_json())
     from autopipe.view import summary
 
-    return summary(made)
+    if made.alternatives is None:
+        return summary(made)
+    return f"{summary(made)}\n\n{made.alternatives.table(_ROWS)}"
+
+
+_ROWS = 12
+"""Alternatives that are shown, the fastest first; all are in the plan."""
 
 
 def pins_from(given: Iterable[str]) -> dict[str, int]:

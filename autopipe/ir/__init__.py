@@ -11,6 +11,7 @@ from typing import Any
 
 _HOMES = {
     "action": ("Action", "Message", "Op", "Transfer"),
+    "alternatives": ("Alternative", "Alternatives"),
     "cost_graph": ("CostGraph", "CostNode", "TiedParam"),
     "fingerprint": ("Fingerprint",),
     "hardware": ("Device", "Hardware", "Link"),

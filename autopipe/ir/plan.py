@@ -14,6 +14,7 @@ from typing import Any
 
 from autopipe.errors import PlanMismatchError
 from autopipe.ir.action import Transfer
+from autopipe.ir.alternatives import Alternatives
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.fingerprint import Fingerprint
 from autopipe.ir.hardware import Hardware
@@ -43,6 +44,9 @@ class Plan:
         notes: Sentences for the summary, such as outputs that nobody may have asked for.
         cost_graph: What was cut; None in the small form.
         schema_version: Version of the file's layout.
+        n_replicas: Copies of the pipeline that the batch is dealt out to; the partition is that of each.
+        alternatives: What was considered before these stages, replicas and microbatches were chosen; None
+            where the caller chose them.
     """
 
     fingerprint: Fingerprint
@@ -59,6 +63,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     cost_graph: CostGraph | None = None
     schema_version: int = SCHEMA_VERSION
+    n_replicas: int = 1
+    alternatives: Alternatives | None = None
 
     @property
     def n_stages(self) -> int:
@@ -201,6 +207,8 @@ class Plan:
             "sizes": dict(self.sizes),
             "notes": list(self.notes),
             "cost_graph": None if self.cost_graph is None else self.cost_graph.to_json(),
+            "n_replicas": self.n_replicas,
+            "alternatives": None if self.alternatives is None else self.alternatives.to_json(),
         }
 
     @classmethod
@@ -213,7 +221,7 @@ class Plan:
         Returns:
             The plan.
         """
-        graph = data["cost_graph"]
+        graph, considered = data["cost_graph"], data.get("alternatives")
         plan = cls(
             Fingerprint.from_json(data["fingerprint"]),
             Hardware.from_json(data["hardware"]),
@@ -229,6 +237,8 @@ class Plan:
             tuple(data["notes"]),
             None if graph is None else CostGraph.from_json(graph),
             data["schema_version"],
+            data.get("n_replicas", 1),
+            None if considered is None else Alternatives.from_json(considered),
         )
         plan.verify()
         return plan

@@ -63,7 +63,7 @@ def test_hardware_is_a_name_or_a_file(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (("--stages", 0), "Invalid value for '--stages'"),
-        ((), "Missing option '--stages'"),
+        ((), "neither --stages nor --devices is given"),
         (("-s", 2, "--ranks", 3), "3 ranks for 2 stages"),
         (("-s", 2, "--schedule", "2f2b"), "there is no schedule '2f2b'"),
         (("-s", 2, "--cost", "guess"), "cost='guess' is unknown"),
@@ -96,3 +96,9 @@ def test_hardware_with_a_number_that_cannot_be_is_a_wrong_file_and_not_a_missing
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(form), "utf-8")
     assert "bytes_per_s = -1" in complaint("plan", *MODEL, "-s", 2, "--hardware", path, expect=2)
+
+
+def test_devices_are_laid_out_and_the_table_is_shown() -> None:
+    result = run("plan", *MODEL, "--devices", 2)
+    assert "stages  replicas  microbatches" in result.stdout
+    assert sum(line.startswith("*") for line in result.stdout.splitlines()) == 1

@@ -1,0 +1,16 @@
+"""Which stages, replicas, microbatches, schedule and recompute: by predicted time. Never loads torch."""
+
+from autopipe.search.crossing import transfers_between
+from autopipe.search.exchange import all_reduce_ms
+from autopipe.search.explorer import Explored, Explorer, Wishes
+from autopipe.search.shapes import Shape, shapes_for
+
+__all__ = [
+    "Explored",
+    "Explorer",
+    "Shape",
+    "Wishes",
+    "all_reduce_ms",
+    "shapes_for",
+    "transfers_between",
+]

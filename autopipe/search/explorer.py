@@ -1,0 +1,176 @@
+"""Answers "what would this layout take" again and again, and does no work twice.
+
+::
+
+    prices        one cost graph for each kind of device and size of a microbatch
+    partitions    one solve for each graph, links, number of stages, and memory that the schedule needs
+    steps         one simulation for each partition, schedule and number of microbatches
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from autopipe.errors import PartitionError
+from autopipe.ir.alternatives import Alternative
+from autopipe.ir.cost_graph import CostGraph
+from autopipe.ir.hardware import Hardware
+from autopipe.ir.partition import Partition
+from autopipe.ir.schedule import Schedule
+from autopipe.partition import Objective, Rules, solve
+from autopipe.schedule import build, in_flight
+from autopipe.schedule.predict import predict
+from autopipe.search.crossing import transfers_between
+from autopipe.search.exchange import all_reduce_ms
+from autopipe.search.shapes import Shape
+
+Priced = Callable[[Hardware, int], CostGraph]
+"""From machines and the samples of a microbatch to prices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What every partition has to keep to.
+
+    Args:
+        memory_limit_bytes: What a device may hold.
+        pin: Node -> stage; -1 is the last.
+        together: Groups of nodes that share a stage.
+    """
+
+    memory_limit_bytes: int | None = None
+    pin: Mapping[str, int] = field(default_factory=dict)
+    together: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """A row of the table, and what is behind it.
+
+    Args:
+        row: The numbers.
+        hardware: The machines.
+        schedule: Its actions; None where there is no such plan.
+        partition: Its split; None where there is none.
+    """
+
+    row: Alternative
+    hardware: Hardware
+    schedule: Schedule | None = None
+    partition: Partition | None = None
+
+
+class Explorer:
+    """Predicts layouts of one captured model.
+
+    Args:
+        priced: Prices the model.
+        wishes: What every partition keeps to.
+
+    Example:
+        >>> from autopipe.ir.cost_graph import CostNode
+        >>> from autopipe.ir.hardware import Device, Link
+        >>> a, b = CostNode("a", fwd_ms=3.0, out_bytes=1000, grad_bytes=1000), CostNode("b", fwd_ms=3.0)
+        >>> chain = CostGraph.build([a, b], [("a", "b")])
+        >>> gpu, wire = Device("gpu", {}, 1e12, 2**34, 0.0, ""), Link("wire", 1e12, 0.0, "")
+        >>> explorer = Explorer(lambda hardware, samples: chain, Wishes())
+        >>> row = explorer.explore(Shape(2, 1, 4, 1), "1f1b", Hardware("two", (gpu,), (wire,))).row
+        >>> round(row.step_ms, 3)
+        15.0
+    """
+
+    def __init__(self, priced: Priced, wishes: Wishes) -> None:
+        """Start with nothing known."""
+        self._price, self._wishes = priced, wishes
+        self._graphs: dict[tuple[object, ...], CostGraph] = {}
+        self._partitions: dict[tuple[object, ...], Partition | PartitionError] = {}
+
+    def graph(self, hardware: Hardware, samples: int) -> CostGraph:
+        """Return the prices of one microbatch of so many samples."""
+        key = (tuple(device.name for device in hardware.devices), samples)
+        if key not in self._graphs:
+            self._graphs[key] = self._price(hardware, samples)
+        return self._graphs[key]
+
+    def explore(self, shape: Shape, schedule_name: str, hardware: Hardware) -> Explored:
+        """Predict one layout.
+
+        Args:
+            shape: Stages, replicas and microbatches.
+            schedule_name: A name that ``autopipe.schedule.build`` knows.
+            hardware: Devices and links; replicas of a stage are joined by its slowest link.
+
+        Returns:
+            The row; refused, with the reason, where there is no partition.
+        """
+        schedule = build(schedule_name, shape.n_stages, shape.n_microbatches)
+        partition = self._partition(shape, schedule, hardware)
+        row = Alternative(
+            shape.n_stages,
+            shape.n_replicas,
+            shape.n_microbatches,
+            shape.samples,
+            schedule_name,
+            hardware.name,
+        )
+        if isinstance(partition, PartitionError):
+            return Explored(replace(row, refused=partition.what), hardware)
+        graph = self.graph(hardware, shape.samples)
+        timeline = predict(schedule, partition, transfers_between(graph, partition), hardware)
+        wire = min(hardware.links, key=lambda link: link.bytes_per_s)
+        largest = max(stage.param_bytes for stage in partition.stages)
+        exchange_ms = all_reduce_ms(largest, shape.n_replicas, wire)
+        row = replace(
+            row,
+            n_recomputed=sum(stage.recompute for stage in partition.stages),
+            bottleneck_ms=partition.certificate.bottleneck_ms,
+            lower_bound_ms=partition.certificate.lower_bound_ms,
+            exchange_ms=exchange_ms,
+            step_ms=timeline.makespan_ms + exchange_ms,
+            memory_bytes=max(stage.memory_bytes for stage in partition.stages),
+        )
+        return Explored(row, hardware, schedule, partition)
+
+    def _partition(self, shape: Shape, schedule: Schedule, hardware: Hardware) -> Partition | PartitionError:
+        """The best split, or why there is none; a split without limit that fits is the best within it too."""
+        limit, held = self._wishes.memory_limit_bytes, in_flight(schedule)
+        free = self._solved(shape, hardware, None, None)
+        if isinstance(free, Partition):
+            free = _holding(free, held, self.graph(hardware, shape.samples), hardware, shape.n_microbatches)
+            if limit is not None and max(stage.memory_bytes for stage in free.stages) > limit:
+                return self._solved(shape, hardware, limit, held)
+        return free
+
+    def _solved(
+        self, shape: Shape, hardware: Hardware, limit: int | None, held: tuple[int, ...] | None
+    ) -> Partition | PartitionError:
+        graph = self.graph(hardware, shape.samples)
+        spread = shape.n_microbatches if graph.tied else None
+        key = (id(graph), hardware.links, hardware.overlap, shape.n_stages, spread, limit, held)
+        if key not in self._partitions:
+            try:
+                self._partitions[key] = solve(
+                    graph,
+                    shape.n_stages,
+                    hardware=hardware,
+                    in_flight=held,
+                    memory_limit_bytes=limit,
+                    pin=self._wishes.pin,
+                    together=self._wishes.together,
+                    n_microbatches=shape.n_microbatches,
+                )
+            except PartitionError as error:
+                self._partitions[key] = error
+        return self._partitions[key]
+
+
+def _holding(
+    partition: Partition, held: tuple[int, ...], graph: CostGraph, hardware: Hardware, n_microbatches: int
+) -> Partition:
+    """The same split under a schedule that keeps another number of microbatches."""
+    if held == tuple(stage.in_flight for stage in partition.stages):
+        return partition
+    rules = Rules(in_flight=held, n_microbatches=n_microbatches)
+    objective = Objective(graph, hardware, partition.n_stages, rules)
+    return replace(partition, stages=objective.price_all(partition.stage_of))

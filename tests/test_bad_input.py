@@ -236,10 +236,12 @@ def test_mixed_devices_are_refused_with_two_tensors_that_differ() -> None:
 def test_example_that_the_model_cannot_take_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     model = net()
     before = state_of(model)
-    with pytest.raises(autopipe.CaptureError, match="the model cannot be captured as one graph") as raised:
+    with pytest.raises(ArgumentError, match=r"the arguments do not fit forward\(") as raised:
         call(autopipe.split, model, example_args=(torch.ones(4, 5),))
-    assert "same reduction dim" in raised.value.why
+    assert "shapes cannot be multiplied" in raised.value.what
+    assert "float32[4, 5]" in raised.value.why
     assert state_of(model) == before
+    assert not [record for record in caplog.records if record.name == "torch._subclasses.fake_tensor"]
 
 
 # -- plans

@@ -19,7 +19,9 @@ from autopipe.ir.structure import Structure
 from autopipe.ir.traced import TracedModel
 from autopipe.trace.attempt import Attempt, Example
 from autopipe.trace.branches import DEPENDS_ON_DATA, Branches, UnknownBranch
+from autopipe.trace.fits import refuse_arguments_that_do_not_bind, refuse_arguments_that_fail
 from autopipe.trace.leaves import refuse_hooks_around
+from autopipe.trace.silence import silenced_torch
 from autopipe.trace.sizes import ATTEMPTS, FIXED_BATCH_ATTEMPTS, Openness
 from autopipe.trace.source import line_of_error
 
@@ -51,6 +53,7 @@ def capture(
         The graph for this signature (see ``Signature``), sizes open where the model allows it.
 
     Raises:
+        ArgumentError: If the model does not take these arguments, split or not.
         CaptureError: If the model itself, outside all modules that can be kept whole, depends on data.
 
     Example:
@@ -59,11 +62,13 @@ def capture(
         (['_0', '_1'], 'f32[B, 8]')
     """
     refuse_hooks_around(model)
+    refuse_arguments_that_do_not_bind(model, args, kwargs or {})
     structure, holes = Structure.of((args, kwargs or {}))
     dims = list(batch_dims) if batch_dims is not None else guessed_batch_dims(holes)
     example = Example(structure, tuple(holes), tuple(dims))
     attempts = FIXED_BATCH_ATTEMPTS if fixed_sizes else ATTEMPTS
-    found = _first_that_works(model, example, opaque, attempts)
+    with silenced_torch():
+        found = _first_that_works(model, example, opaque, attempts)
     if isinstance(found, Exception):
         raise _explained(found) from found
     return found
@@ -98,6 +103,8 @@ def _first_that_works(
                 found = attempt.found_whole.items() - whole.items()
                 if not found and not attempt.has_news:
                     _log.debug("capture with %s failed: %s", openness, error)
+                    if openness is attempts[0] and not isinstance(error, DEPENDS_ON_DATA):
+                        refuse_arguments_that_fail(model, *example.structure.fill(example.tensors))
                     failure = error
                     break
                 whole |= dict(found)

@@ -27,8 +27,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
 from autopipe.trace.branches import DEPENDS_ON_DATA
-from autopipe.trace.effects import storage_of
 from autopipe.trace.glue import Apply, Spelled, read_property
+from autopipe.trace.kernels import (
+    CONVOLUTIONS,
+    drops_nothing,
+    refuse_mixed_dtypes,
+    running_statistics_written,
+    storages_written,
+)
 from autopipe.trace.recorder import Recorder
 from autopipe.trace.source import line_of_frame, user_line
 from autopipe.trace.stand_in import fake_results
@@ -40,20 +46,6 @@ NOT_CAPTURED = {
     torch.Tensor.backward: "it runs a backward of its own",
     torch.autograd.grad: "it runs a backward of its own",
 }
-
-BATCH_NORMS = (
-    "aten::native_batch_norm",
-    "aten::_native_batch_norm_legit",
-    "aten::_batch_norm_with_update",
-    "aten::cudnn_batch_norm",
-    "aten::miopen_batch_norm",
-)
-BATCH_NORM_TRAINING = 5
-"""The schema says that the running statistics (arguments 3 and 4) are only read; training writes them."""
-
-CONVOLUTIONS: frozenset[Any] = frozenset(
-    getattr(torch, f"conv{kind}{n}d") for kind in ("", "_transpose") for n in (1, 2, 3)
-)
 
 _active = threading.local()
 
@@ -218,18 +210,13 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, interception = kwargs or {}, self._interception
         interception.refuse_hidden_weights((args, kwargs))
-        if torch.Tag.nondeterministic_seeded in func.tags and not _drops_nothing(func, args, kwargs):
+        refuse_mixed_dtypes(func, args)
+        if torch.Tag.nondeterministic_seeded in func.tags and not drops_nothing(func, args, kwargs):
             interception.recorder.is_random = True
-        if (
-            func.name() in BATCH_NORMS
-            and len(args) > BATCH_NORM_TRAINING
-            and args[BATCH_NORM_TRAINING] is True
-        ):
-            for running in args[3:5]:
-                if isinstance(running, torch.Tensor):
-                    torch.autograd.graph.increment_version(running)
+        for running in running_statistics_written(func, args):
+            torch.autograd.graph.increment_version(running)
         if func._schema.is_mutable:
-            interception.recorder.written.update(_storages_written(func, args, kwargs))
+            interception.recorder.written.update(storages_written(func, args, kwargs))
         if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
             return func(*args, **kwargs)
         if torch.is_grad_enabled() != interception.grad_enabled:
@@ -238,20 +225,6 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 where=user_line(),
             )
         return interception.function(func, args, kwargs)
-
-
-def _storages_written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[int]:
-    """Return the memory that an operator writes, by its schema."""
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-    found = [given.get(argument.name) for argument in func._schema.arguments if argument.is_write]
-    return {storage_of(tensor) for tensor in tensors_in(found)}
-
-
-def _drops_nothing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether an operator is only random by the dropout that it was asked for, and that is none."""
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-    defaults = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
-    return (defaults | given).get("dropout_p") == 0.0
 
 
 def _eager() -> AbstractContextManager[Any]:

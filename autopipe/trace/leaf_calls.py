@@ -13,7 +13,7 @@ from autopipe.errors import CaptureError
 from autopipe.trace.branches import DEPENDS_ON_DATA
 from autopipe.trace.leaves import has_forward_hooks, has_hooks, recording_hooks, why_leaf
 from autopipe.trace.modes import Interception
-from autopipe.trace.module_state import ModuleState
+from autopipe.trace.module_state import PLAIN, ModuleState
 from autopipe.trace.recorder import LeafUse, Recorder
 from autopipe.trace.source import line_of_error, user_line
 from autopipe.trace.stand_in import fake_results_of_module
@@ -152,9 +152,22 @@ class LeafCalls:
             parameters, buffers = self._recorder.values.owned_by(module)
             use = LeafUse(parameters, buffers, reason, has_forward_hooks(module))
             out = self._recorder.call_module(fqn, args, kwargs, run, use)
-        for volatile in self._state.accept(module):
-            self.has_news |= mark_volatile(*volatile)
+        self._note_state(fqn, module)
         return out
+
+    def _note_state(self, fqn: str, module: nn.Module) -> None:
+        """Keep the calls of a leaf that changes its own attributes in one stage, and see who else reads them."""
+        nodes = reversed(self._recorder.program.graph.nodes)
+        node = next(node.name for node in nodes if node.op == "call_module" and node.target == fqn)
+        changed = self._state.accept(module)
+        for inner in module.modules():
+            state = f"the attributes of {self._fqn.get(id(inner), id(inner))}"
+            changes = any(inner is other for other, _ in changed)
+            self._recorder.program.effects.uses_attribute(state, node, changes=changes)
+        for inner, names in changed:
+            for name in names:
+                if isinstance(vars(inner).get(name), PLAIN):
+                    self.has_news |= mark_volatile(inner, name)
 
 
 def _uncompiled(module: nn.Module) -> nn.Module:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _FUNCTIONS = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
-_NOT_LOOKED_INTO = (*_PLAIN, *_FUNCTIONS, nn.Module, torch.Tensor, torch.device, torch.dtype, torch.Generator)
+_NOT_LOOKED_INTO = (*PLAIN, *_FUNCTIONS, nn.Module, torch.Tensor, torch.device, torch.dtype, torch.Generator)
 
 HARMLESS = frozenset({"_output_capturing_hooks_installed"})
 """Set by transformers on its first call, with hooks that autopipe runs during capture."""
@@ -37,15 +37,15 @@ class ModuleState:
         self._first = {id(module): _contents(module) for module in self._modules}
         self._known = dict(self._first)
 
-    def accept(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
-        """Take what a leaf has changed in itself for granted; return the plain attributes among it."""
-        volatile: list[tuple[nn.Module, str]] = []
+    def accept(self, module: nn.Module) -> list[tuple[nn.Module, list[str]]]:
+        """Take what a leaf has changed in itself for granted; return the modules in it that changed, and what."""
+        found = []
         for inner in module.modules():
             now, before = _contents(inner), self._known.get(id(inner), {})
-            changed = [name for name in _differing(before, now) if isinstance(vars(inner).get(name), _PLAIN)]
-            volatile += [(inner, name) for name in changed]
+            if names := _differing(before, now):
+                found.append((inner, names))
             self._known[id(inner)] = now
-        return volatile
+        return found
 
     def changed_in(self, module: nn.Module) -> list[str]:
         """Return the names of the attributes of a module and its children that are not as they are known."""
@@ -126,4 +126,4 @@ def _same_inside(one: Any, other: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    return one is other or (type(one) is type(other) and isinstance(one, _PLAIN) and one == other)
+    return one is other or (type(one) is type(other) and isinstance(one, PLAIN) and one == other)

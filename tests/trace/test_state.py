@@ -28,6 +28,24 @@ class Counting(nn.Module):
         return self.linear(x) * self.n_calls
 
 
+def test_calls_of_a_module_that_sets_attributes_share_a_stage() -> None:
+    """The second call of a microbatch comes before the first call of the next one."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.counting = nn.Linear(6, 6), Counting()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.counting(self.linear(self.counting(x)))
+            return out
+
+    traced = capture(Twice(), (X,))
+    calls = [node.name for node in traced.compute_nodes() if node.target == "counting"]
+    assert len(calls) == 2
+    assert any(set(calls) <= set(group) for group in traced.together)
+
+
 def test_container_that_sets_attributes_is_kept_whole_and_left_as_it_was() -> None:
     model = nn.Sequential(nn.Linear(6, 6), Counting(), nn.Linear(6, 6))
     traced = capture(model, (X,))

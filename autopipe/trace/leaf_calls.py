@@ -156,7 +156,7 @@ class LeafCalls:
         return out
 
     def _note_state(self, fqn: str, module: nn.Module) -> None:
-        """Keep the calls of a leaf that changes its own attributes in one stage, and see who else reads them."""
+        """Keep the calls of a leaf that changes its own attributes in one stage; see who else reads them."""
         nodes = reversed(self._recorder.program.graph.nodes)
         node = next(node.name for node in nodes if node.op == "call_module" and node.target == fqn)
         changed = self._state.accept(module)

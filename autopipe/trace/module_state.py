@@ -38,7 +38,7 @@ class ModuleState:
         self._known = dict(self._first)
 
     def accept(self, module: nn.Module) -> list[tuple[nn.Module, list[str]]]:
-        """Take what a leaf has changed in itself for granted; return the modules in it that changed, and what."""
+        """Take what a leaf has changed in itself for granted; return the modules that changed, and what."""
         found = []
         for inner in module.modules():
             now, before = _contents(inner), self._known.get(id(inner), {})

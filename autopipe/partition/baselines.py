@@ -8,6 +8,7 @@ Sources: torchtitan's layer split; DeepSpeed ``PipelineModule(partition_method="
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -151,6 +152,10 @@ def _partition(
     return to_partition(objective, problem, stage_of, method, 0.0, "a rule, not a search")
 
 
+_ROUNDING = 1e-9
+"""Bounds and prices that differ by less, relatively, are the same number."""
+
+
 def to_partition(
     objective: Objective,
     problem: Problem,
@@ -179,6 +184,8 @@ def to_partition(
     names = dict(zip(objective.names, by_node, strict=True))
     stages = objective.price_all(names)
     bottleneck = max(stage.total_ms for stage in stages)
-    certificate = Certificate(method, bottleneck, min(lower_bound_ms, bottleneck), stopped_by)
+    met = math.isclose(lower_bound_ms, bottleneck, rel_tol=_ROUNDING)  # sums in another order
+    bound = bottleneck if met else min(lower_bound_ms, bottleneck)
+    certificate = Certificate(method, bottleneck, bound, stopped_by)
     ranks = tuple(range(objective.n_stages))
     return Partition(names, ranks, stages, certificate, objective.recomputed)

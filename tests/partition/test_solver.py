@@ -96,3 +96,12 @@ def test_recompute_is_chosen_only_where_the_limit_needs_it() -> None:
     tight = solve(graph, 2, hardware=wires(), memory_limit_bytes=20, allow_recompute=True)
     assert [stage.recompute for stage in tight.stages] == [True, False]
     assert max(stage.memory_bytes for stage in tight.stages) <= 20
+
+
+def test_a_proven_answer_has_no_gap_left_by_rounding() -> None:
+    nodes = [CostNode(f"n{i}", fwd_ms=0.1 * (i % 7 + 1) / 3, out_bytes=i % 5) for i in range(60)]
+    graph = CostGraph.build(nodes, [(f"n{i}", f"n{i + 1}") for i in range(59)])
+    for k in range(2, 9):
+        certificate = solve(graph, k, hardware=wires(7.0)).certificate
+        assert certificate.stopped_by == "optimal"
+        assert certificate.lower_bound_ms == certificate.bottleneck_ms

@@ -55,8 +55,6 @@ class Pipeline:
         self.model, self.plan = model, plan
         self._captures, self._example = captures, example
 
-    # -- a container of stages
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages, by index."""
@@ -81,8 +79,6 @@ class Pipeline:
         """Go through the stages in order."""
         return iter(self.stages)
 
-    # -- the model, split
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run all stages one after the other; returns exactly what the model returns, with autograd.
 
@@ -94,7 +90,11 @@ class Pipeline:
 
         Returns:
             What the model returns.
+
+        Raises:
+            EngineError: If an engine over a group trained it: other ranks have the rest.
         """
+        check_whole(self.model)
         staged, values = self._captures.staged_for(args, kwargs)
         return run_whole(staged, self.model, values)
 
@@ -118,7 +118,7 @@ class Pipeline:
         """Return the model's state, under its own FQNs.
 
         Raises:
-            EngineError: If an engine over a group trained it, so that other ranks have the rest.
+            EngineError: If an engine over a group trained it: other ranks have the rest.
         """
         check_whole(self.model)
         return dict(self.model.state_dict())
@@ -186,8 +186,7 @@ class Pipeline:
         if group is not None and self.plan.cost_source == "measured":
             self.plan = plan_of_rank_zero(self.plan, group, timeout_s)
             self._captures = self._captures.cut_by(self.plan.stage_of_key)
-        own_schedule = schedule is None or isinstance(schedule, str)
-        if own_schedule and n_microbatches is None:
+        if n_microbatches is None and not isinstance(schedule, Schedule):
             n_microbatches = self.schedule.n_microbatches
         return engine_for(
             self.model,
@@ -211,13 +210,14 @@ class Pipeline:
             The report; prints as a certificate, or names the first node that differs.
 
         Raises:
-            ArgumentError: If the model is on the meta device.
+            ArgumentError: If model or example have shapes only, or the stages lie on several devices.
+            CaptureError: If the model cannot be captured in train or in eval mode.
+            EngineError: If an engine over a group trained it: other ranks have the rest.
         """
         from autopipe.verify import verify
 
-        return verify(self.model, self._captures.staged_for, self._example)
-
-    # -- looking
+        check_whole(self.model)
+        return verify(self.model, self._captures.staged_for, self._example, n_ranks=self.schedule.n_ranks)
 
     @property
     def schedule(self) -> Schedule:

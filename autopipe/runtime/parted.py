@@ -34,6 +34,7 @@ def check_whole(model: nn.Module) -> None:
         raise EngineError(
             "this process has only a part of the model's weights; the others are stale.",
             why="Each rank of engine(group=...) trains its own stages.",
-            remedy="engine.state_dict(), saved by torch.distributed.checkpoint on every rank and loaded\n"
-            "where the whole model is needed: pipe.load_state_dict(...)",
+            remedy="engine.forward(...) runs all stages where their weights are; for the whole model in one\n"
+            "place, save engine.state_dict() by torch.distributed.checkpoint on every rank, and\n"
+            "pipe.load_state_dict(...) what is loaded",
         )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from autopipe.errors import AutopipeError, CaptureError
+from autopipe.errors import ArgumentError, AutopipeError, CaptureError
 from autopipe.runtime.microbatches import StagedFor
-from autopipe.verify.inputs import Call, perturbed, refuse_without_numbers
+from autopipe.verify.inputs import Call, joined, perturbed, refuse_without_numbers
 from autopipe.verify.locate import Distances, Place, first_difference
 from autopipe.verify.numbers import Numbers, distances
 from autopipe.verify.recorded import recorded_stages
@@ -23,21 +23,30 @@ Compared = Passed | Finding
 _GRAPH, _STAGES = "one graph = model", "stages = one graph"
 
 
-def verify(model: nn.Module, staged_for: StagedFor, example: Call) -> Verification:
+def verify(
+    model: nn.Module,
+    staged_for: StagedFor,
+    example: Call,
+    *,
+    n_ranks: int | None = None,
+    schedules: Sequence[str] = ("1f1b", "gpipe"),
+) -> Verification:
     """Run a split model against the model: on the example and on other numbers, in train and eval.
 
     Compared are outputs, loss, every gradient and every buffer. Random operations draw from the user's stream
     where the capture is held against the model, for both run in program order; and keyed numbers where the
-    stages are held against the capture. ``.grad``, buffers, plain attributes, training flags and random
-    streams are left as they were.
+    stages are held against the capture: with one microbatch, and with one more than there are stages, by each
+    schedule. ``.grad``, buffers, plain attributes, training flags and random streams are left as they were.
 
-    Memory: the gradients of up to three runs, a copy of the buffers for each, and the activations of one
-    microbatch at a time. If a difference is found, also every value inside, twice.
+    Memory: the gradients of up to three runs, a copy of the buffers for each, and the activations of as many
+    microbatches as are in flight. If a difference is found, also every value inside, twice.
 
     Args:
         model: The model.
         staged_for: Gives the stages that are right for a call, and the values of their arguments by name.
         example: Positional and keyword arguments of one microbatch.
+        n_ranks: Ranks that share the stages; None: one a stage.
+        schedules: Names of the schedules that are run.
 
     Returns:
         A report: prints as a certificate, or names the first value that differs.
@@ -47,21 +56,23 @@ def verify(model: nn.Module, staged_for: StagedFor, example: Call) -> Verificati
         CaptureError: If the model cannot be captured in one of the two modes.
 
     Complexity:
-        Twelve forwards and backwards of the example, and a capture of the mode that has none yet.
+        With S stages and K schedules: ``8 + 2 (K + 1) (S + 1)`` forwards and backwards of the example, and a
+        capture of the mode that has none yet.
     """
     refuse_without_numbers(model, example)
-    n_stages = 0
+    n_stages, left_out = 0, ""
     passed: list[Passed] = []
     with untouched(model) as state, torch.inference_mode(False), torch.enable_grad():
         for flags, set_flags in _all_flags(model):
-            runs = Runs(model, staged_for, state, set_flags)
-            for numbers, call in (("example", example), ("perturbed", _other_numbers(runs, example))):
-                n_stages = len(runs.staged(call).stages)
-                for compared in _Comparison(runs, call, flags, numbers).all():
-                    if isinstance(compared, Finding):
-                        return Verification(type(model).__name__, n_stages, tuple(passed), compared)
-                    passed.append(compared)
-    return Verification(type(model).__name__, n_stages, tuple(passed))
+            runs = Runs(model, staged_for, state, set_flags, example)
+            n_stages = len(runs.staged(example).stages)
+            every = _EveryComparison(runs, flags, example, n_ranks or n_stages, schedules)
+            for compared in every.all():
+                if isinstance(compared, Finding):
+                    return Verification(type(model).__name__, n_stages, tuple(passed), compared)
+                passed.append(compared)
+            left_out = left_out or every.left_out
+    return Verification(type(model).__name__, n_stages, tuple(passed), left_out=left_out)
 
 
 def _all_flags(model: nn.Module) -> list[Flags]:
@@ -92,33 +103,90 @@ def _other_numbers(runs: Runs, example: Call) -> Call:
     return other
 
 
+class _EveryComparison:
+    """All comparisons under one set of training flags."""
+
+    def __init__(self, runs: Runs, flags: str, example: Call, n_ranks: int, schedules: Sequence[str]) -> None:
+        self._runs, self._flags, self._example = runs, flags, example
+        self._n_ranks, self._schedules = n_ranks, schedules
+        self.left_out = ""
+
+    def all(self) -> Iterator[Compared]:
+        """Yield the results, with one microbatch first; nothing follows a finding."""
+        other, trains = _other_numbers(self._runs, self._example), False
+        for numbers, call in (("example", self._example), ("perturbed", other)):
+            comparison = _Comparison(self._runs, call, self._flags, numbers)
+            yield from comparison.of_one_microbatch()
+            trains = comparison.trains
+        yield from self._of_several_microbatches(other, trains)
+
+    def _of_several_microbatches(self, other: Call, trains: bool) -> Iterator[Compared]:
+        """Hold stages that have several microbatches in flight against one after the other."""
+        staged = self._runs.staged(self._example)
+        dims = [leaf.batch_dim for leaf in staged.traced.inputs]
+        n_microbatches = len(staged.stages) + 1
+        if all(dim is None for dim in dims):
+            self.left_out = "Several microbatches were not compared: no argument carries a batch."
+            return
+        alternating = [(self._example, other)[index % 2] for index in range(n_microbatches)]
+        batch = joined(alternating, dims)
+        try:
+            one_by_one = self._runs.one_by_one(batch, n_microbatches, trains=trains)
+        except ArgumentError as error:  # such as arguments that disagree about the batch, for the engine too
+            self.left_out = f"Several microbatches were not compared: {error.what}"
+            return
+        for schedule in self._schedules:
+            yield self._in_flight(batch, one_by_one, n_microbatches, schedule, trains)
+
+    def _in_flight(
+        self, batch: Call, one_by_one: Numbers, n_microbatches: int, schedule: str, trains: bool
+    ) -> Compared:
+        runs = self._runs
+
+        def run() -> Numbers:
+            return runs.in_flight(batch, n_microbatches, schedule, self._n_ranks, trains=trains)
+
+        def locate(differing: Distances) -> Place:
+            staged, whole = runs.staged(self._example), runs.one_stage(self._example)
+            with recorded_stages(whole) as expected:
+                runs.one_by_one(batch, n_microbatches, trains=trains)
+            with recorded_stages(staged) as found:
+                run()
+            return first_difference(staged, found, expected, differing)
+
+        comparison = _Comparison(runs, batch, self._flags, f"{n_microbatches} microbatches")
+        return comparison.compared(f"{schedule} = one by one", one_by_one, run, locate)
+
+
 class _Comparison:
-    """All comparisons of one call under one set of training flags."""
+    """The comparisons of one call under one set of training flags."""
 
     def __init__(self, runs: Runs, call: Call, flags: str, numbers: str) -> None:
         self._runs, self._call = runs, call
         self._flags, self._numbers = flags, numbers
+        self.trains = False
 
-    def all(self) -> Iterator[Compared]:
+    def of_one_microbatch(self) -> Iterator[Compared]:
         """Yield the results, the graph against the model first; nothing follows a finding."""
         plain = self._runs.plain(self._call)
-        trains = requires_gradient(plain)
-        yield self._compared(_GRAPH, plain, lambda: self._runs.one_graph(self._call), self._part_from_model)
+        self.trains = trains = requires_gradient(plain)
+        yield self.compared(_GRAPH, plain, lambda: self._runs.one_graph(self._call), self._part_from_model)
         one = self._runs.one_graph_keyed(self._call, trains=trains)
-        yield self._compared(
+        yield self.compared(
             _STAGES,
             one,
             lambda: self._runs.stages_keyed(self._call, trains=trains),
             lambda differing: self._part_from_graph(differing, trains),
         )
 
-    def _compared(
+    def compared(
         self,
         pair: str,
         expected: Numbers,
         run: Callable[[], Numbers],
         locate: Callable[[Distances], Place],
     ) -> Compared:
+        """Hold what a run gives against what is expected, and name the place if it differs."""
         try:
             found = run()
         except CaptureError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,33 @@ def refuse_without_numbers(model: nn.Module, example: Call) -> None:
             f"the stages lie on {', '.join(sorted(map(str, devices)))}, where the model itself cannot run.",
             remedy="pipe.verify() before pipe.engine(devices=...)",
         )
+
+
+def joined(calls: Sequence[Call], dims: Sequence[int | None]) -> Call:
+    """Join calls to one batch.
+
+    Args:
+        calls: Each of one microbatch, alike but for the numbers.
+        dims: The batch dimension of each tensor among the arguments; None: the first call's counts.
+
+    Returns:
+        One call, of all samples.
+
+    Example:
+        >>> x = torch.tensor([1, 2])
+        >>> joined([((x, x), {}), ((x + 5, x), {})], [0, None])
+        ((tensor([1, 2, 6, 7]), tensor([1, 2])), {})
+    """
+    structure, _ = Structure.of(calls[0])
+    columns = zip(*(Structure.of(call)[1] for call in calls), strict=True)
+    batch: Call = structure.fill([_joined(column, dim) for column, dim in zip(columns, dims, strict=True)])
+    return batch
+
+
+def _joined(tensors: Sequence[torch.Tensor], dim: int | None) -> torch.Tensor:
+    parts = [tensor.detach() for tensor in tensors]
+    whole = parts[0] if dim is None else torch.cat(parts, dim)
+    return whole.requires_grad_(tensors[0].requires_grad)
 
 
 def copied(call: Call) -> Call:

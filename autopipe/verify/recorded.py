@@ -21,8 +21,8 @@ class Recorded:
     """The values of one run.
 
     Args:
-        values: Node -> the tensors that it made, copied when it had made them.
-        gradients: Node -> the gradient of its one tensor.
+        values: Node -> the tensors that it made, in every microbatch, copied when it had made them.
+        gradients: Node -> the gradient of its one tensor, summed over the microbatches.
     """
 
     values: dict[str, list[torch.Tensor]] = field(default_factory=dict)
@@ -31,12 +31,13 @@ class Recorded:
     def keep(self, name: str, value: Any) -> None:
         """Copy what a node made, and wait for its gradient."""
         tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-        self.values[name] = [tensor.detach().clone() for tensor in tensors]
+        self.values.setdefault(name, []).extend(tensor.detach().clone() for tensor in tensors)
         if isinstance(value, torch.Tensor) and value.requires_grad:
             value.register_hook(partial(self._keep_gradient, name))  # type: ignore[no-untyped-call]
 
     def _keep_gradient(self, name: str, gradient: torch.Tensor) -> None:
-        self.gradients[name] = gradient.detach().clone()
+        before = self.gradients.get(name)
+        self.gradients[name] = gradient.detach().clone() if before is None else before + gradient.detach()
 
 
 class _Interpreter(fx.Interpreter):

@@ -14,7 +14,7 @@ class Passed:
 
     Args:
         flags: "train", "eval" or "as found": the training flags of the modules.
-        numbers: What the runs were given: "example" or "perturbed".
+        numbers: What the runs were given: "example", "perturbed", or several of both: "5 microbatches".
         pair: Which two runs.
         counts: Kind of value -> how many of it were compared.
         errors: Value that is not bitwise equal -> largest difference, as a fraction of its largest entry.
@@ -27,14 +27,14 @@ class Passed:
     errors: Mapping[str, float]
 
     def __str__(self) -> str:
-        """Print as ``train  example    2 stages = 1 graph     1 output, 9 gradients  bitwise``."""
+        """Print as ``train     example        stages = one graph  1 output, 9 gradients: bitwise``."""
         counted = ", ".join(_count(n, kind) for kind, n in self.counts.items())
         error = "bitwise"
         if self.errors:
             worst = max(self.errors, key=lambda name: self.errors[name])
             n_all = sum(self.counts.values())
             error = f"{n_all - len(self.errors)} of {n_all} bitwise, else {self.errors[worst]:.1e} ({worst})"
-        return f"{self.flags:<9} {self.numbers:<10} {self.pair:<20} {counted}: {error}"
+        return f"{self.flags:<9} {self.numbers:<14} {self.pair:<19} {counted}: {error}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +72,20 @@ class Verification:
         n_stages: How many stages.
         passed: The comparisons that agree, in the order in which they were made.
         finding: The comparison that does not, or None.
+        left_out: What could not be compared, and why; "" if everything was.
 
     Example:
         >>> ran = Passed("train", "example", "2 stages = 1 graph", {"output": 1, "gradient": 4}, {})
         >>> print(Verification("GPT", 2, (ran,)))
         GPT in 2 stages gives the numbers of the model.
-          train     example    2 stages = 1 graph   1 output, 4 gradients: bitwise
+          train     example        2 stages = 1 graph  1 output, 4 gradients: bitwise
     """
 
     model: str
     n_stages: int
     passed: tuple[Passed, ...]
     finding: Finding | None = None
+    left_out: str = ""
 
     @property
     def is_equal(self) -> bool:
@@ -113,6 +115,8 @@ class Verification:
         lines += [f"  {each}" for each in self.passed]
         if self.finding is not None:
             lines += [f"  {line}" for line in str(self.finding).splitlines()]
+        if self.left_out:
+            lines.append(f"  {self.left_out}")
         return "\n".join(lines)
 
 

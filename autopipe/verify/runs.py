@@ -3,12 +3,13 @@
 ::
 
     plain model ═══ one graph       the user's random stream: both draw in program order
-                    one graph ═══ stages        keyed random numbers, through the engine, one microbatch
+                    one graph ═══ stages        keyed random numbers, through the engine: one microbatch,
+                                                then one after the other ═══ several in flight
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -39,13 +40,20 @@ class Runs:
         staged_for: Gives the stages that are right for a call, as the engine takes it.
         state: The state that every run starts from.
         set_flags: Sets the training flags of the modules.
+        example: A microbatch, which tells the batch dimensions.
     """
 
     def __init__(
-        self, model: nn.Module, staged_for: StagedFor, state: Untouched, set_flags: Callable[[], None]
+        self,
+        model: nn.Module,
+        staged_for: StagedFor,
+        state: Untouched,
+        set_flags: Callable[[], None],
+        example: Call,
     ) -> None:
         """Run nothing yet."""
         self._model, self._state, self._set_flags = model, state, set_flags
+        self._example = example
         self._staged_for = staged_for
         self._whole: dict[int, tuple[StagedModel, StagedModel]] = {}
 
@@ -69,11 +77,22 @@ class Runs:
 
     def one_graph_keyed(self, call: Call, *, trains: bool) -> Numbers:
         """Run the capture as one stage, through the engine."""
-        return self._engine(self._one_stage_for, call, trains)
+        return self._engine(self._one_stage_for, call, self._uncut(call), trains)
 
     def stages_keyed(self, call: Call, *, trains: bool) -> Numbers:
         """Run the stages, through the engine."""
-        return self._engine(self._staged_for, call, trains)
+        return self._engine(self._staged_for, call, self._uncut(call), trains)
+
+    def one_by_one(self, call: Call, n_microbatches: int, *, trains: bool) -> Numbers:
+        """Run the capture as one stage, the microbatches of a call one after the other."""
+        return self._engine(self._one_stage_for, call, {"n_microbatches": n_microbatches}, trains)
+
+    def in_flight(
+        self, call: Call, n_microbatches: int, schedule: str, n_ranks: int, *, trains: bool
+    ) -> Numbers:
+        """Run the stages, the microbatches of a call by a schedule."""
+        options = {"n_microbatches": n_microbatches, "schedule": schedule, "n_ranks": n_ranks}
+        return self._engine(self._staged_for, call, options, trains)
 
     def staged(self, call: Call) -> StagedModel:
         """Return the stages that are right for a call."""
@@ -103,18 +122,14 @@ class Runs:
             self._whole[id(staged)] = (staged, whole)  # the first keeps the id taken
         return self._whole[id(staged)][1], values
 
-    def _engine(self, staged_for: StagedFor, call: Call, trains: bool) -> Numbers:
+    def _uncut(self, call: Call) -> dict[str, Any]:
+        names = argument_names(self._model, Structure.of(call)[0])
+        return {"n_microbatches": 1, "batch_dims": dict.fromkeys(names)}
+
+    def _engine(self, staged_for: StagedFor, call: Call, options: Mapping[str, Any], trains: bool) -> Numbers:
         args, kwargs = given = self._start(call)
-        names = argument_names(self._model, Structure.of(given)[0])
-        engine = Engine(
-            self._model,
-            staged_for(args, kwargs)[0],
-            staged_for,
-            n_microbatches=1,
-            batch_dims=dict.fromkeys(names),
-            seed=SEED,
-        )
-        with engine:
+        staged = staged_for(*self._example)[0]
+        with Engine(self._model, staged, staged_for, seed=SEED, **options) as engine:
             if not trains:
                 output = engine.forward(*args, **kwargs)
                 return Numbers.of(self._model, given, output, projection(output))

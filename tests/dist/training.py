@@ -145,6 +145,12 @@ def refuses_stale_weights(rank: int) -> None:
     engine = pipe.engine(group=dist.group.WORLD, timeout_s=30)
     with pytest.raises(EngineError, match="only a part of the model's weights"):
         pipe.state_dict()
+    args, kwargs = load("tied_lm").example(2)
+    with pytest.raises(EngineError, match="only a part") as refused:
+        pipe(*args, **kwargs)
+    assert "engine.forward" in refused.value.remedy
+    with pytest.raises(EngineError, match="only a part"):
+        pipe.verify()
     engine.close()
     with pytest.raises(EngineError, match="only a part"):
         pipe.state_dict()

@@ -58,17 +58,16 @@ def node_of(graph: fx.Graph, part: str) -> fx.Node:
 def test_certificate_says_what_was_compared_with_what() -> None:
     report = net().verify()
     assert report.is_equal
+    one, several = ("one graph = model", "stages = one graph"), ("1f1b = one by one", "gpipe = one by one")
+    runs = [("example", one), ("perturbed", one), ("3 microbatches", several)]
     assert [(run.flags, run.numbers, run.pair) for run in report.passed] == [
-        (flags, numbers, pair)
-        for flags in ("train", "eval")
-        for numbers in ("example", "perturbed")
-        for pair in ("one graph = model", "stages = one graph")
+        (flags, numbers, pair) for flags in ("train", "eval") for numbers, pairs in runs for pair in pairs
     ]
     assert all(run.counts == {"output": 1, "loss": 1, "gradient": 8, "buffer": 3} for run in report.passed)
     lines = str(report).splitlines()
     assert lines[0] == "Net in 2 stages gives the numbers of the model."
     assert lines[1] == (
-        "  train     example    one graph = model    1 output, 1 loss, 8 gradients, 3 buffers: bitwise"
+        "  train     example        one graph = model   1 output, 1 loss, 8 gradients, 3 buffers: bitwise"
     )
     report.raise_if_different()
 
@@ -252,6 +251,43 @@ def test_model_that_differs_from_itself_proves_nothing() -> None:
     finding = pipe.verify().finding
     assert finding is not None
     assert finding.what == "the model itself gives other numbers when it runs twice with one random seed."
+
+
+def test_difference_that_needs_several_microbatches_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Average(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.mean.data.mul_(0.9).add_(x.detach().mean(0))
+            return x * self.mean
+
+    def split() -> Pipeline:
+        model = nn.Sequential(nn.Linear(4, 4), Average(), nn.Linear(4, 2))
+        return autopipe.split(model, 2, (torch.randn(6, 4),), pin={"0": 0, "1": 0, "2": 1})
+
+    assert split().verify().is_equal
+    monkeypatch.setattr("autopipe.runtime.stage_worker.OldValues.copy", lambda kept: None)
+    finding = split().verify().finding
+    assert finding is not None
+    assert (finding.numbers, finding.pair) == ("3 microbatches", "1f1b = one by one")
+    assert finding.what.startswith("the gradient of _0 is the first that differs on the way back")
+
+
+def test_model_without_a_batch_is_compared_with_one_microbatch() -> None:
+    class Scalar(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x.expand(4)))
+
+    report = autopipe.split(Scalar(), 2, (torch.tensor(2.0),)).verify()
+    assert report.is_equal
+    assert len(report.passed) == 8
+    assert str(report).endswith("  Several microbatches were not compared: no argument carries a batch.")
 
 
 # -- refused

@@ -58,10 +58,8 @@ class Pipeline:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages, by index."""
-        return tuple(
-            Stage(staged, cost)
-            for staged, cost in zip(self._staged.stages, self.plan.partition.stages, strict=True)
-        )
+        staged, costs = self._staged, self.plan.partition.stages
+        return tuple(Stage(index, staged, self.model, cost) for index, cost in enumerate(costs))
 
     @property
     def _staged(self) -> StagedModel:

@@ -23,6 +23,7 @@ PACKAGES = (
     "autopipe.verify",
     "autopipe.view",
     "autopipe.runtime",
+    "autopipe.weights",
     "autopipe.trace",
     "autopipe.cost",
     "autopipe.partition",

@@ -59,7 +59,7 @@ def place(staged: StagedModel, devices: Sequence[torch.device], here: Sequence[i
         if meta := [fqn for fqn, tensor in [*tensors, *constants] if tensor.is_meta]:
             raise ArgumentError(
                 f"{meta[0]} of stage {stage.index} is on the meta device, so it has no values.",
-                remedy="materialise the model first: model.to_empty(device=...), then load its weights",
+                remedy=f"pipe[{stage.index}].materialize(device, weights=folder)",
             )
         if not all(_same(tensor.device, device) for _, tensor in tensors):
             stage.module.to(device)

@@ -62,9 +62,7 @@ class OldValues:
 
     def own_results(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """Return the results, copied where they lie in memory that the next forward writes."""
-        return {
-            name: value.clone() if self._is_written(value) else value for name, value in results.items()
-        }
+        return {name: value.clone() if self._is_written(value) else value for name, value in results.items()}
 
     def copy(self) -> None:
         """Copy what autograd saved of memory that the next forward writes; the forward is over."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from autopipe.ir.action import Transfer
 from autopipe.ir.cost_graph import CostGraph, CostNode, TiedParam
+from autopipe.ir.fingerprint import Fingerprint
 from autopipe.ir.hardware import Device, Hardware, Link
 from autopipe.ir.partition import Certificate, Partition, StageCost
-from autopipe.ir.fingerprint import Fingerprint
 from autopipe.ir.plan import Plan
 from autopipe.schedule import build
 from autopipe.schedule.predict import predict

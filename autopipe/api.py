@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from autopipe.arguments import Choices, checked_choices, checked_plan
+from autopipe.arguments import Choices, check_switches, checked_choices, checked_plan
 from autopipe.captures import Captures
 from autopipe.choosing import (
     Chooser,
@@ -97,6 +97,7 @@ def split(
         >>> len(pipe), pipe(torch.ones(4, 8)).equal(model(torch.ones(4, 8)))
         (2, True)
     """
+    check_switches(verify, progress)
     choices = checked_choices(
         model,
         n_stages,
@@ -179,6 +180,7 @@ def plan(
         [['0', '1'], ['2']]
     """
     check_shape(n_stages, n_devices, n_ranks)
+    check_switches(progress=progress)
     choices = checked_choices(
         model,
         n_devices or 1 if n_stages is None else n_stages,

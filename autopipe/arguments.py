@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeVar
 
 from torch import nn
 
 from autopipe.cost import default_hardware, hardware
-from autopipe.errors import ArgumentError
+from autopipe.errors import ArgumentError, a_type
+from autopipe.globs import check_matches, checked_globs, checked_groups, checked_pins
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.plan import Plan
 from autopipe.schedule import build
-
-T = TypeVar("T")
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -25,6 +23,9 @@ UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 COSTS = ("roofline", "measured")
 MICROBATCHES_A_STAGE = 4
 """So many keep the bubble of 1F1B below a fifth (Huang et al., GPipe, 2019, section 2.3)."""
+
+MAX_ACTIONS = 4 * 10**6
+"""Of a schedule: it is built in seconds. 512 stages with four microbatches each have half as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,33 +99,26 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
     """
     if not isinstance(model, nn.Module):
         raise ArgumentError(
-            f"model is a {type(model).__name__}, not a torch.nn.Module.",
+            f"model is {a_type(model)}, not a torch.nn.Module.",
             remedy="autopipe.split(model, n_stages, example_args), the model itself first.",
         )
     _check_count("n_stages", n_stages, "a split has at least one stage")
     ranks = n_stages if n_ranks is None else n_ranks
-    _check_count("n_ranks", ranks, "at least one rank runs the stages")
+    _check_count("n_ranks", ranks, "at least one rank runs the stages", such_as=n_stages)
     microbatches = MICROBATCHES_A_STAGE * n_stages if n_microbatches is None else n_microbatches
     _check_count("n_microbatches", microbatches, "a step has at least one microbatch")
-    build(schedule, n_stages, microbatches, ranks)
+    _check_schedule(schedule, n_stages, microbatches, ranks)
     if cost not in COSTS:
         raise ArgumentError(f"cost={cost!r} is unknown.", remedy=f"one of {', '.join(map(repr, COSTS))}.")
-    if pin is not None and not isinstance(pin, Mapping):
-        raise ArgumentError(
-            f"pin={pin!r} is no dict from globs to stages.", remedy='pin={"embed": 0, "head": -1}'
-        )
-    names = [name for name, _ in model.named_modules() if name]
-    names += [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    for argument, globs in (
-        ("keep_together", _globs("keep_together", keep_together)),
-        ("opaque", _globs("opaque", opaque)),
-        ("pin", tuple(pin or {})),
-        *(
-            ("same_stage", _globs("same_stage", group))
-            for group in _globs("same_stage", same_stage, of=Sequence)
-        ),
-    ):
-        _check_globs(argument, globs, names)
+    modules = [name for name, _ in model.named_modules() if name]
+    parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    whole, apart = checked_globs("keep_together", keep_together), checked_globs("opaque", opaque)
+    groups = checked_groups("same_stage", same_stage)
+    check_matches("keep_together", whole, modules, parameters)
+    check_matches("opaque", apart, modules)
+    for group in groups:
+        check_matches("same_stage", group, modules, parameters)
+    pins = checked_pins(pin, n_stages, modules, parameters)
     return Choices(
         n_stages,
         ranks,
@@ -133,10 +127,10 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
         cost,
         _hardware(model, hardware_choice),
         None if memory_limit is None else parse_bytes(memory_limit),
-        tuple(keep_together),
-        tuple(tuple(group) for group in same_stage),
-        tuple(opaque),
-        _checked_pins(pin or {}, n_stages),
+        whole,
+        groups,
+        apart,
+        pins,
     )
 
 
@@ -177,6 +171,10 @@ def checked_plan(plan: Plan | str | Path | None, n_stages: int) -> Plan | None:
     """
     if plan is None:
         return None
+    if plan == "":
+        raise ArgumentError(
+            "plan is an empty path.", remedy='plan="plan.json", a file that plan.save wrote, or plan=None.'
+        )
     try:
         loaded = Plan.load(plan) if isinstance(plan, str | Path) else plan
     except OSError as error:
@@ -187,7 +185,7 @@ def checked_plan(plan: Plan | str | Path | None, n_stages: int) -> Plan | None:
         ) from error
     if not isinstance(loaded, Plan):
         raise ArgumentError(
-            f"plan is a {type(plan).__name__}.", remedy="a Plan, or the path of a file that plan.save wrote."
+            f"plan is {a_type(plan)}.", remedy="a Plan, or the path of a file that plan.save wrote."
         )
     if loaded.n_stages != n_stages:
         raise ArgumentError(
@@ -197,60 +195,50 @@ def checked_plan(plan: Plan | str | Path | None, n_stages: int) -> Plan | None:
     return loaded
 
 
-def matching(globs: Iterable[str], names: Iterable[str]) -> Callable[[str], str | None]:
-    """Return a function from an FQN to the outermost matched module that holds it, or None."""
-    matched = {name for name in names if any(fnmatchcase(name, glob) for glob in globs)}
+def check_switches(verify: object = False, progress: object = None) -> None:
+    """Check the arguments that are yes or no.
 
-    def holder(fqn: str) -> str | None:
-        parts = fqn.split(".")
-        prefixes = (".".join(parts[: i + 1]) for i in range(len(parts)))
-        return next((prefix for prefix in prefixes if prefix in matched), None)
+    Raises:
+        ArgumentError: If one is neither; ``progress`` may be None.
+    """
+    if not isinstance(verify, bool):
+        raise ArgumentError(f"verify is {verify!r}, {a_type(verify)}.", remedy="verify=True or verify=False.")
+    if progress is not None and not isinstance(progress, bool):
+        raise ArgumentError(
+            f"progress is {progress!r}, {a_type(progress)}.",
+            remedy="progress=True or progress=False; progress=None shows it on a terminal only.",
+        )
 
-    return holder
 
-
-def _check_count(name: str, value: object, why: str) -> None:
+def _check_count(name: str, value: object, why: str, such_as: int = 4) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentError(f"{name} is {value!r}, a {type(value).__name__}.", remedy=f"{name}=4, an int.")
+        raise ArgumentError(f"{name} is {value!r}, {a_type(value)}.", remedy=f"{name}={such_as}, an int.")
     if value < 1:
         raise ArgumentError(
             f"{name} is {value}.", why=f"{why[0].upper()}{why[1:]}.", remedy=f"{name}=1 or more."
         )
 
 
-def _globs(argument: str, given: Sequence[T], of: type = str) -> tuple[T, ...]:
-    if (
-        isinstance(given, str)
-        or not isinstance(given, Sequence)
-        or not all(isinstance(item, of) for item in given)
-    ):
-        shape = "(('embed', 'head'),)" if of is Sequence else "('blocks.*',)"
+def _check_schedule(name: str, n_stages: int, n_microbatches: int, n_ranks: int) -> None:
+    """Check what a schedule is made from, without the work of making it."""
+    build(name, 1, 1)
+    if n_ranks > n_stages:
         raise ArgumentError(
-            f"{argument}={given!r} is no tuple of globs.", remedy=f"{argument}={shape}, with the comma."
+            f"{n_ranks} ranks for {n_stages} stages.",
+            why="Every rank holds at least one stage.",
+            remedy=f"n_ranks={n_stages}",
         )
-    return tuple(given)
-
-
-def _check_globs(argument: str, globs: Sequence[str], names: Sequence[str]) -> None:
-    for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in names):
-            some, deeper = ", ".join(names[:4]), repr(f"*.{glob}")
-            shown = f"{{{deeper}: 0}}" if argument == "pin" else f"({deeper},)"
-            raise ArgumentError(
-                f"{argument}: the glob {glob!r} matches no module and no parameter of the model.",
-                why=f"Its names are {some}, ..." if some else "The model has none.",
-                remedy=f"autopipe matches whole names: {argument}={shown} looks deeper.",
-            )
-
-
-def _checked_pins(pin: Mapping[str, int], n_stages: int) -> dict[str, int]:
-    for glob, stage in pin.items():
-        if isinstance(stage, bool) or not isinstance(stage, int) or not -n_stages <= stage < n_stages:
-            raise ArgumentError(
-                f"pin: {glob!r} is pinned to stage {stage!r} of {n_stages}.",
-                remedy=f"0 to {n_stages - 1}; -1 is the last.",
-            )
-    return dict(pin)
+    n_actions = 2 * n_stages * n_microbatches
+    if n_actions > MAX_ACTIONS:
+        most = MAX_ACTIONS // 2 // n_stages
+        raise ArgumentError(
+            f"{n_stages} stages with {n_microbatches} microbatches are too many.",
+            why=f"A step would have {n_actions} actions, a forward and a backward of every microbatch on "
+            f"every stage; autopipe plans {MAX_ACTIONS}.",
+            remedy=f"n_microbatches={most} or fewer, each of more samples."
+            if most >= n_stages
+            else "fewer stages.",
+        )
 
 
 def _hardware(model: nn.Module, choice: str | Hardware | None) -> Hardware:
@@ -261,7 +249,5 @@ def _hardware(model: nn.Module, choice: str | Hardware | None) -> Hardware:
         first = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), "cpu")
         return default_hardware(first)
     if not isinstance(choice, str):
-        raise ArgumentError(
-            f"hardware is a {type(choice).__name__}.", remedy='hardware="h100", or a Hardware.'
-        )
+        raise ArgumentError(f"hardware is {a_type(choice)}.", remedy='hardware="h100", or a Hardware.')
     return hardware(choice)

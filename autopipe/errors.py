@@ -61,6 +61,17 @@ class AutopipeError(Exception):
         return type(self), (self.what, self.where, self.why, self.remedy)
 
 
+def a_type(value: object) -> str:
+    """Return the type of a value with its article, for a message.
+
+    Example:
+        >>> a_type(3), a_type("3")
+        ('an int', 'a str')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 class ArgumentError(AutopipeError, ValueError):
     """A wrong argument of a public call, found before anything was changed."""
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from autopipe.errors import ArgumentError
+from autopipe.errors import ArgumentError, a_type
 from autopipe.ir.structure import tensors_in
 
 REMEDY = "autopipe.split(model, n_stages, (tokens,)) with one microbatch: real, fake or meta tensors."
+BY_NAME = 'example_kwargs={"input_ids": tokens}'
 
 
 def example_of(
@@ -41,17 +42,20 @@ def example_of(
         args, kwargs = _carried(model)
     if args is not None and not isinstance(args, tuple):
         raise ArgumentError(
-            f"example_args is a {type(args).__name__}, not a tuple.",
+            f"example_args is {a_type(args)}, not a tuple.",
             why="It holds the positional arguments of one call of the model.",
             remedy="example_args=(tokens,), with the comma.",
         )
-    if kwargs is not None and not (
-        isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)
-    ):
+    if kwargs is not None and not isinstance(kwargs, Mapping):
         raise ArgumentError(
-            f"example_kwargs is a {type(kwargs).__name__}, not a dict from argument names to values.",
-            remedy='example_kwargs={"input_ids": tokens}',
+            f"example_kwargs is {a_type(kwargs)}, not a dict from argument names to values.", remedy=BY_NAME
         )
+    for key in kwargs or ():
+        if not isinstance(key, str):
+            raise ArgumentError(
+                f"example_kwargs: the key {key!r} is {a_type(key)}, not the name of an argument.",
+                remedy=BY_NAME,
+            )
     example = tuple(args or ()), dict(kwargs or {})
     if not tensors_in(example):
         raise ArgumentError(

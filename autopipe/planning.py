@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from autopipe.arguments import Choices, matching
+from autopipe.arguments import Choices
 from autopipe.cost import cost_graph
 from autopipe.errors import InfeasibleError, PartitionError
+from autopipe.globs import matching
 from autopipe.ir.action import Transfer
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.fingerprint import Fingerprint
@@ -18,6 +19,7 @@ from autopipe.ir.plan import Plan
 from autopipe.ir.schedule import Schedule
 from autopipe.ir.traced import TracedModel
 from autopipe.partition import Objective, Rules, by_parameters, compile_problem, solve, uniform_layers
+from autopipe.partition.refusals import check_enough_items
 from autopipe.progress import Say
 from autopipe.rewrite.boundary import StageContent, stage_contents
 from autopipe.rewrite.gradients import values_with_gradient
@@ -56,6 +58,9 @@ def plan_for(
     """
     say("pricing its nodes")
     graph = priced(model, traced, choices, example)
+    if choices.n_stages > len(graph.nodes):  # said before a schedule of so many stages is built
+        objective = Objective(graph, choices.hardware, choices.n_stages, Rules())
+        check_enough_items(objective, compile_problem(objective))
     schedule = build(choices.schedule, choices.n_stages, choices.n_microbatches, choices.n_ranks)
     say("finding the best cuts")
     try:

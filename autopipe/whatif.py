@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from autopipe.arguments import MICROBATCHES_A_STAGE, Choices, checked_choices
+from autopipe.arguments import MICROBATCHES_A_STAGE, Choices, check_switches, checked_choices
 from autopipe.choosing import Chooser, first_schedule, schedules_of
 from autopipe.errors import ArgumentError
 from autopipe.example import example_of
@@ -117,6 +117,7 @@ def what_if(  # noqa: PLR0913 - the public signature, as in api.py
         >>> [row.n_stages for row in table.rows], table.plan(0).n_stages
         ([2, 3], 2)
     """
+    check_switches(progress=progress)
     stages = _several("n_stages", n_stages)
     machines = _several("hardware", hardware)
     schedules = [name for given in _several("schedule", schedule) for name in schedules_of(given)]

@@ -88,47 +88,7 @@ WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "hardware of another type": (
         {"hardware": 3},
-        'hardware is a int.\n  Try: hardware="h100", or a Hardware.',
-    ),
-    "glob that matches nothing": (
-        {"keep_together": ("blocks.*",)},
-        "keep_together: the glob 'blocks.*' matches no module and no parameter of the model.\n"
-        "  Its names are first, norm, last, first.weight, ...\n"
-        "  Try: autopipe matches whole names: keep_together=('*.blocks.*',) looks deeper.",
-    ),
-    "glob of a group that matches nothing": (
-        {"same_stage": (("first", "head"),)},
-        "same_stage: the glob 'head' matches no module and no parameter of the model.\n"
-        "  Its names are first, norm, last, first.weight, ...\n"
-        "  Try: autopipe matches whole names: same_stage=('*.head',) looks deeper.",
-    ),
-    "opaque that matches nothing": (
-        {"opaque": ("head",)},
-        "opaque: the glob 'head' matches no module and no parameter of the model.\n"
-        "  Its names are first, norm, last, first.weight, ...\n"
-        "  Try: autopipe matches whole names: opaque=('*.head',) looks deeper.",
-    ),
-    "pin that matches nothing": (
-        {"pin": {"head": 0}},
-        "pin: the glob 'head' matches no module and no parameter of the model.\n"
-        "  Its names are first, norm, last, first.weight, ...\n"
-        "  Try: autopipe matches whole names: pin={'*.head': 0} looks deeper.",
-    ),
-    "string for globs": (
-        {"keep_together": "first"},
-        "keep_together='first' is no tuple of globs.\n  Try: keep_together=('blocks.*',), with the comma.",
-    ),
-    "pin to a stage that is not there": (
-        {"pin": {"first": 2}},
-        "pin: 'first' is pinned to stage 2 of 2.\n  Try: 0 to 1; -1 is the last.",
-    ),
-    "pin to a stage before the first": (
-        {"pin": {"first": -3}},
-        "pin: 'first' is pinned to stage -3 of 2.\n  Try: 0 to 1; -1 is the last.",
-    ),
-    "pin to a word": (
-        {"pin": {"first": "last"}},
-        "pin: 'first' is pinned to stage 'last' of 2.\n  Try: 0 to 1; -1 is the last.",
+        'hardware is an int.\n  Try: hardware="h100", or a Hardware.',
     ),
     "memory in words": (
         {"memory_limit": "lots"},
@@ -149,6 +109,46 @@ WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "no memory": (
         {"memory_limit": 0},
         'memory_limit=0 leaves no memory.\n  Try: memory_limit="16GiB"',
+    ),
+    "more microbatches than can be planned": (
+        {"n_microbatches": 10**9},
+        "2 stages with 1000000000 microbatches are too many.\n"
+        "  A step would have 4000000000 actions, a forward and a backward of every microbatch on every "
+        "stage; autopipe plans 4000000.\n"
+        "  Try: n_microbatches=1000000 or fewer, each of more samples.",
+    ),
+    "more stages than can be planned": (
+        {"n_stages": 10**7, "n_microbatches": 1},
+        "10000000 stages with 1 microbatches are too many.\n"
+        "  A step would have 20000000 actions, a forward and a backward of every microbatch on every "
+        "stage; autopipe plans 4000000.\n"
+        "  Try: fewer stages.",
+    ),
+    "ranks in a string": (
+        {"n_ranks": "2"},
+        "n_ranks is '2', a str.\n  Try: n_ranks=2, an int.",
+    ),
+    "progress in words": (
+        {"progress": "yes"},
+        "progress is 'yes', a str.\n"
+        "  Try: progress=True or progress=False; progress=None shows it on a terminal only.",
+    ),
+    "keyword argument without a name": (
+        {"example_kwargs": {1: X}},
+        "example_kwargs: the key 1 is an int, not the name of an argument.\n"
+        '  Try: example_kwargs={"input_ids": tokens}',
+    ),
+    "too many arguments": (
+        {"example_args": (X, X)},
+        "the arguments do not fit forward(x): too many positional arguments.\n  in Net.forward\n"
+        "  It was given x: float32[4, 4], argument 1: float32[4, 4].\n"
+        "  Try: one microbatch of just the arguments that the model is called with.",
+    ),
+    "unknown keyword argument": (
+        {"example_kwargs": {"mask": X}},
+        "the arguments do not fit forward(x): got an unexpected keyword argument 'mask'.\n  in Net.forward\n"
+        "  It was given x: float32[4, 4], mask: float32[4, 4].\n"
+        "  Try: one microbatch of just the arguments that the model is called with.",
     ),
 }
 
@@ -195,6 +195,16 @@ def test_more_stages_than_legal_cuts_are_refused_with_the_number_that_works() ->
     assert len(call(autopipe.split, model, n_stages=4)) == 4
 
 
+def test_many_more_stages_than_nodes_are_refused_before_their_schedule_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(autopipe.planning, "build", lambda *_: pytest.fail("a schedule was built"))
+    model = net()
+    text = "asked for 600 stages, but only 3 cut points are legal.\n  The graph has 4 nodes.\n"
+    with refused(PartitionError, f"{text}  Try: n_stages=4 or fewer.", model):
+        call(autopipe.plan, model, n_stages=600)
+
+
 def test_infeasible_memory_says_who_needs_how_much_and_that_works() -> None:
     model = net()
     before = state_of(model)
@@ -206,17 +216,6 @@ def test_infeasible_memory_says_who_needs_how_much_and_that_works() -> None:
     with pytest.raises(InfeasibleError):
         call(autopipe.split, model, memory_limit=enough - 1)
     assert len(call(autopipe.split, model, memory_limit=enough)) == 2
-
-
-def test_pins_against_the_flow_are_refused() -> None:
-    model = net()
-    text = (
-        "pins contradict each other: 'first' to stage 1, 'last' to stage 0.\n  node 'first'\n"
-        "  What a node reads, or must share a stage with, cannot come in a later stage.\n"
-        "  Try: 'first' to stage 0 or earlier, or 'last' to stage 1 or later."
-    )
-    with refused(PartitionError, text, model):
-        call(autopipe.split, model, pin={"first": 1, "last": 0})
 
 
 def test_mixed_devices_are_refused_with_two_tensors_that_differ() -> None:
@@ -290,6 +289,16 @@ def test_file_that_is_no_plan_is_refused(text: str, tmp_path: Path) -> None:
     assert state_of(model) == before
 
 
+def test_empty_path_and_verify_in_words_are_refused() -> None:
+    model = net()
+    text = 'plan is an empty path.\n  Try: plan="plan.json", a file that plan.save wrote, or plan=None.'
+    with refused(ArgumentError, text, model):
+        call(autopipe.split, model, plan="")
+    text = "verify is 'yes', a str.\n  Try: verify=True or verify=False."
+    with refused(ArgumentError, text, model):
+        call(autopipe.split, model, verify="yes")
+
+
 def test_missing_plan_and_other_things_are_refused(tmp_path: Path) -> None:
     model, path = net(), tmp_path / "none.json"
     text = (
@@ -298,6 +307,6 @@ def test_missing_plan_and_other_things_are_refused(tmp_path: Path) -> None:
     )
     with refused(ArgumentError, text, model):
         call(autopipe.split, model, plan=path)
-    text = "plan is a int.\n  Try: a Plan, or the path of a file that plan.save wrote."
+    text = "plan is an int.\n  Try: a Plan, or the path of a file that plan.save wrote."
     with refused(ArgumentError, text, model):
         call(autopipe.split, model, plan=3)

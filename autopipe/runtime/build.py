@@ -10,6 +10,7 @@ from autopipe.ir.stages import StagedModel
 from autopipe.runtime.engine import Engine
 from autopipe.runtime.group_engine import GroupEngine
 from autopipe.runtime.microbatches import StagedFor
+from autopipe.runtime.options import check_options
 from autopipe.runtime.parted import remember_parted
 from autopipe.runtime.placed import remember_placed
 
@@ -29,7 +30,11 @@ def engine_for(
 
     Returns:
         The engine.
+
+    Raises:
+        ArgumentError: If an argument is wrong; nothing has been moved then.
     """
+    check_options({**options, "group": group, "devices": devices}, len(staged.stages))
     engine: Engine
     if group is None:
         engine = Engine(model, staged, staged_for, devices=devices, **options)

@@ -21,6 +21,7 @@ from autopipe.runtime.keyed_random import KeyedRandom, users_stream_kept
 from autopipe.runtime.local import LocalTransport
 from autopipe.runtime.losses import Objective, Reduction, microbatch_weights, own_loss_leaf
 from autopipe.runtime.microbatches import BatchDims, Cutter, Microbatches, StagedFor
+from autopipe.runtime.options import target_of_model
 from autopipe.runtime.placement import place, resolve_devices
 from autopipe.runtime.replicas import Replicas, TiedCopies
 from autopipe.runtime.schedules import Schedules
@@ -117,7 +118,8 @@ class Engine(HeldModel):
 
         Args:
             args: Positional arguments of the model.
-            target: Any value with tensors inside, cut along the batch like the arguments.
+            target: Any value with tensors inside, cut along the batch like the arguments. Without loss_fn it
+                is the model's own argument of that name, if there is one.
             loss_fn: ``loss_fn(output, target)``, or ``loss_fn(output)`` without target, called once a
                 microbatch; None: the model's own loss.
             return_output: Whether the outputs are put together and returned.
@@ -133,6 +135,7 @@ class Engine(HeldModel):
                 they do in a plain loop, and the next step can run.
         """
         self._check(needs_grad=True)
+        target, kwargs = target_of_model(self._model, target, loss_fn, kwargs)
         batch = self._cutter.cut(args, kwargs, self._staged)
         weights = microbatch_weights(self._reduction, batch.samples)
         targets = self._cutter.cut_target(target, sum(batch.samples), len(batch))

@@ -58,20 +58,31 @@ class Objective:
         """Return the loss of one microbatch, not yet weighted.
 
         Raises:
-            ArgumentError: If ``loss_fn`` returned anything but a scalar tensor.
+            ArgumentError: If ``loss_fn`` returned anything but one number as a tensor, or it has no gradient.
         """
         if self.loss_fn is None:
             assert self.own_leaf is not None
             own = leaves[self.own_leaf]
             assert isinstance(own, torch.Tensor)
-            return own
+            return _scalar_with_gradient(own, "the model's own loss")
         output = traced.out_structure.fill(leaves)
         judged = (output,) if self.targets is None else (output, self.targets[microbatch])
         loss = self.loss_fn(*judged)
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise ArgumentError(f"loss_fn returned {found}.", why="A loss is one number, as a tensor.")
-        return loss
+        return _scalar_with_gradient(loss, "what loss_fn returned")
+
+
+def _scalar_with_gradient(loss: torch.Tensor, what: str) -> torch.Tensor:
+    if not loss.requires_grad:
+        raise ArgumentError(
+            f"{what} has no gradient.",
+            why="Nothing that it was computed from requires one, or it was detached on the way.",
+            remedy="parameters with requires_grad=True, and a loss without .detach() or .item();\n"
+            "engine.forward(...) if nothing is to be trained",
+        )
+    return loss.reshape(())
 
 
 def own_loss_leaf(traced: TracedModel) -> int:

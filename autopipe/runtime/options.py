@@ -1,0 +1,115 @@
+"""The arguments of an engine, checked before anything is moved."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from autopipe.errors import ArgumentError
+
+
+def check_options(options: Mapping[str, Any], n_stages: int) -> None:
+    """Check the arguments of ``Pipeline.engine`` that can be judged by themselves.
+
+    Args:
+        options: ``devices``, ``group``, ``n_microbatches``, ``batch_dims``, ``seed`` and ``timeout_s``.
+        n_stages: How many stages the pipeline has.
+
+    Raises:
+        ArgumentError: Naming the argument, and what to give instead.
+
+    Example:
+        >>> check_options({"n_microbatches": 2.5}, n_stages=4)
+        Traceback (most recent call last):
+        autopipe.errors.ArgumentError: n_microbatches is 2.5.
+          Try: n_microbatches=8, an int
+    """
+    _check_devices(options.get("devices"), n_stages)
+    _check_group(options.get("group"))
+    n_microbatches, seed = options.get("n_microbatches"), options.get("seed")
+    if n_microbatches is not None and not _is_int(n_microbatches):
+        raise ArgumentError(f"n_microbatches is {n_microbatches!r}.", remedy="n_microbatches=8, an int")
+    if seed is not None and not _is_int(seed):
+        raise ArgumentError(f"seed is {seed!r}.", remedy="seed=0, an int; or None for torch.initial_seed()")
+    batch_dims = options.get("batch_dims")
+    if batch_dims is not None and not _are_dims(batch_dims):
+        raise ArgumentError(
+            f"batch_dims is {batch_dims!r}.",
+            why="It says by the argument's name which dimension is the batch, or None.",
+            remedy='batch_dims={"mask": None, "frames": 1}',
+        )
+    timeout_s = options.get("timeout_s", 1)
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s > 0:
+        raise ArgumentError(f"timeout_s is {timeout_s!r}.", remedy="timeout_s=300, seconds")
+
+
+def target_of_model(
+    model: nn.Module, target: Any, loss_fn: Any, kwargs: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Give ``target=`` to the model where its forward has it and there is no loss_fn to take it.
+
+    Args:
+        model: The user's model.
+        target: As given to a step.
+        loss_fn: As given to a step.
+        kwargs: The keyword arguments of the model.
+
+    Returns:
+        The target of the loss, and the keyword arguments of the model.
+    """
+    if target is None or loss_fn is not None:
+        return target, kwargs
+    if "target" not in inspect.signature(model.forward).parameters:
+        return target, kwargs
+    return None, {**kwargs, "target": target}
+
+
+def _check_devices(devices: Any, n_stages: int) -> None:
+    if devices is None:
+        return
+    if isinstance(devices, str | int | torch.device):
+        raise ArgumentError(
+            f"devices is {devices!r}.",
+            why="There is one device a stage; the same may be named again.",
+            remedy=f"devices={[str(devices)] * n_stages}",
+        )
+    for device in devices:
+        try:
+            torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise ArgumentError(
+                f"{device!r} is no device.",
+                why=str(error).splitlines()[0],
+                remedy='names such as "cpu", "cuda:0"',
+            ) from error
+
+
+def _check_group(group: Any) -> None:
+    if group is None:
+        return
+    from torch.distributed import ProcessGroup, is_available, is_initialized
+
+    if not is_available() or not is_initialized():
+        raise ArgumentError(
+            "there is no process group.",
+            remedy="start with torchrun and call torch.distributed.init_process_group() first,\n"
+            "or leave group= out: all stages run in this process.",
+        )
+    if not isinstance(group, ProcessGroup):
+        raise ArgumentError(
+            f"group is {group!r}, a {type(group).__name__}.", remedy="group=torch.distributed.group.WORLD"
+        )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_dims(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and (dim is None or _is_int(dim)) for name, dim in value.items()
+    )

@@ -107,5 +107,5 @@ def test_a_bug_of_ours_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_example_of_the_wrong_shape_is_explained_without_torchs_own_log() -> None:
     text = complaint("plan", SMALL, "-s", 2, "--example", f"{EXAMPLE}_of_another_shape")
-    assert "CaptureError: the model cannot be captured" in text
-    assert "in Blocks.forward:  x = torch.relu(block(x))" in text
+    assert "ArgumentError: the arguments do not fit forward(x)" in text
+    assert "It was given x: float32[4, 5]" in text

@@ -38,7 +38,8 @@ def refuse_arguments_that_do_not_bind(
     if signature is None:
         return
     try:
-        signature.bind(*args, **kwargs)
+        # Of the decorator, if there is one: it may take what it does not pass on.
+        inspect.signature(model.forward, follow_wrapped=False).bind(*args, **kwargs)
     except TypeError as error:
         raise ArgumentError(
             f"the arguments do not fit {_spelled(model, signature)}: {error}.",

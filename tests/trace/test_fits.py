@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -40,6 +41,22 @@ def test_arguments_that_do_not_bind_are_named(args: Any, kwargs: Any, what: str)
         capture(Net(), args, kwargs)
     assert "the arguments do not fit forward(x, scale=1.0, *, mask=None)" in raised.value.what
     assert what in raised.value.what
+
+
+def test_an_argument_that_only_a_decorator_takes_is_left_to_it() -> None:
+    def without_return_dict(function: Any) -> Any:
+        @functools.wraps(function)
+        def forward(self: nn.Module, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
+            out = function(self, *args, **kwargs)
+            return {"out": out} if return_dict else out
+
+        return forward
+
+    class Decorated(Net):
+        forward = without_return_dict(Net.forward)
+
+    traced = capture(Decorated(), (X,), {"return_dict": False})
+    assert len(traced.out_names) == 1
 
 
 @pytest.mark.parametrize("x", [X[:, :5], X.long(), X.double()], ids=["width", "int64", "float64"])

@@ -39,8 +39,7 @@ TRANSFORMERS = (
     ),
     *("DistilBertForMaskedLM", "ElectraForMaskedLM", "T5ForConditionalGeneration"),
     *("BartForConditionalGeneration", "PegasusForConditionalGeneration", "ViTForImageClassification"),
-    *("BeitForImageClassification", "ConvNextForImageClassification", "ResNetForImageClassification"),
-    *("HubertForCTC", "WhisperForConditionalGeneration", "CLIPModel"),
+    "BeitForImageClassification",
 )
 
 Call = Callable[..., Any]

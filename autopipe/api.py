@@ -32,7 +32,7 @@ from autopipe.planning import fingerprint_of, plan_for
 from autopipe.progress import Say
 from autopipe.progress import progress as progress_shown
 from autopipe.runtime.placed import check_one_device
-from autopipe.trace import capture, signature_of
+from autopipe.trace import capture, outside_modes, signature_of
 
 
 def split(
@@ -51,6 +51,7 @@ def split(
     same_stage: Sequence[Sequence[str]] = (),
     opaque: Sequence[str] = (),
     pin: Mapping[str, int] | None = None,
+    objective: str = "bottleneck",
     plan: Plan | str | Path | None = None,
     verify: bool = False,
     progress: bool | None = None,
@@ -75,6 +76,8 @@ def split(
         same_stage: Groups of globs; what a group matches shares one stage.
         opaque: Globs over FQNs; each match runs its own Python as one node.
         pin: Glob -> stage; -1 is the last.
+        objective: What is to be least: "bottleneck", the slowest stage, or "step_time", every stage once plus
+            the slowest for each further microbatch: for few microbatches, where fill and drain count.
         plan: A plan made before, or the path of one: used instead of solving again.
         verify: Run split against unsplit before returning.
         progress: Show what is being done; None: on a terminal only.
@@ -111,6 +114,7 @@ def split(
         same_stage=same_stage,
         opaque=opaque,
         pin=pin,
+        objective=objective,
     )
     pipe = _split(
         model,
@@ -142,6 +146,7 @@ def plan(
     same_stage: Sequence[Sequence[str]] = (),
     opaque: Sequence[str] = (),
     pin: Mapping[str, int] | None = None,
+    objective: str = "bottleneck",
     progress: bool | None = None,
 ) -> Plan:
     """Decide where to cut a model, without cutting it; errors are those of ``split``.
@@ -167,6 +172,8 @@ def plan(
         same_stage: Groups of globs; what a group matches shares one stage.
         opaque: Globs over FQNs; each match runs its own Python as one node.
         pin: Glob -> stage; -1 is the last.
+        objective: What is to be least: "bottleneck", the slowest stage, or "step_time", every stage once plus
+            the slowest for each further microbatch: for few microbatches, where fill and drain count.
         progress: Show what is being done; None: on a terminal only.
 
     Returns:
@@ -194,10 +201,11 @@ def plan(
         same_stage=same_stage,
         opaque=opaque,
         pin=pin,
+        objective=objective,
     )
     example = example_of(model, example_args, example_kwargs)
     check_one_device(model)
-    with progress_shown(progress) as say:
+    with progress_shown(progress) as say, outside_modes():
         say("capturing the model")
         traced = _capture(model, example, choices)
         if n_devices is not None:
@@ -242,7 +250,7 @@ def _split(
     check_one_device(model)
     if made_before is not None:
         made_before.check_model(fingerprint_of(model))
-    with progress_shown(progress) as say:
+    with progress_shown(progress) as say, outside_modes():
         say("capturing the model")
         signature = signature_of(model, *example)
         traced = _capture(model, example, choices)

@@ -15,6 +15,7 @@ from autopipe.errors import ArgumentError, a_type
 from autopipe.globs import check_matches, checked_globs, checked_groups, checked_pins
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.plan import Plan
+from autopipe.partition import check_objective
 from autopipe.schedule import build
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -44,6 +45,7 @@ class Choices:
         same_stage: Groups of globs that share a stage.
         opaque: Globs of modules that run their own Python.
         pin: Glob -> stage; -1 is the last.
+        objective: What the split makes least.
     """
 
     n_stages: int
@@ -57,6 +59,7 @@ class Choices:
     same_stage: tuple[tuple[str, ...], ...]
     opaque: tuple[str, ...]
     pin: Mapping[str, int]
+    objective: str = "bottleneck"
 
     def is_opaque(self, fqn: str) -> bool:
         """Whether the caller wants this module whole."""
@@ -77,6 +80,7 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
     same_stage: Sequence[Sequence[str]],
     opaque: Sequence[str],
     pin: Mapping[str, int] | None,
+    objective: str = "bottleneck",
 ) -> Choices:
     """Check every choice, and fill in defaults.
 
@@ -93,6 +97,7 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
         same_stage: Groups of globs.
         opaque: Globs.
         pin: Glob -> stage.
+        objective: "bottleneck" or "step_time".
 
     Raises:
         ArgumentError: Naming the argument that is wrong, and what would be right.
@@ -110,6 +115,7 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
     _check_schedule(schedule, n_stages, microbatches, ranks)
     if cost not in COSTS:
         raise ArgumentError(f"cost={cost!r} is unknown.", remedy=f"one of {', '.join(map(repr, COSTS))}.")
+    check_objective(objective)
     modules = [name for name, _ in model.named_modules() if name]
     parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     whole, apart = checked_globs("keep_together", keep_together), checked_globs("opaque", opaque)
@@ -131,6 +137,7 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
         groups,
         apart,
         pins,
+        objective,
     )
 
 

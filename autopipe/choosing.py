@@ -49,7 +49,8 @@ class Chooser:
         """What has been predicted so far."""
         groups = tuple(groups_of(self.traced, self.choices))
         pins = pins_of(self.traced, self.choices)
-        return Explorer(self._priced, Wishes(self.choices.memory_limit_bytes, pins, groups))
+        wishes = Wishes(self.choices.memory_limit_bytes, pins, groups, self.choices.objective)
+        return Explorer(self._priced, wishes)
 
     @cached_property
     def samples(self) -> int:

@@ -74,6 +74,7 @@ def plan_for(
             pin=pins_of(traced, choices),
             together=groups_of(traced, choices),
             n_microbatches=choices.n_microbatches,
+            objective=choices.objective,
         )
     except InfeasibleError as error:
         remedy = error.remedy.partition("\n")[0].replace("memory_limit_bytes=", "memory_limit=")

@@ -83,6 +83,7 @@ def what_if(  # noqa: PLR0913 - the public signature, as in api.py
     same_stage: Sequence[Sequence[str]] = (),
     opaque: Sequence[str] = (),
     pin: Mapping[str, int] | None = None,
+    objective: str = "bottleneck",
     progress: bool | None = None,
 ) -> WhatIf:
     """Plan a model for every combination of some choices; it is captured once, and priced once a device.
@@ -100,6 +101,7 @@ def what_if(  # noqa: PLR0913 - the public signature, as in api.py
         same_stage: Groups of globs; what a group matches shares one stage.
         opaque: Globs over FQNs; each match runs its own Python as one node.
         pin: Glob -> stage; -1 is the last.
+        objective: "bottleneck", the slowest stage, or "step_time", fill and drain included.
         progress: Show what is being done; None: on a terminal only.
 
     Returns:
@@ -137,6 +139,7 @@ def what_if(  # noqa: PLR0913 - the public signature, as in api.py
             same_stage=same_stage,
             opaque=opaque,
             pin=pin,
+            objective=objective,
         )
 
     asked = [checked(*one) for one in product(stages, machines, microbatches, schedules)]

@@ -100,6 +100,14 @@ def test_what_if_has_the_plans_that_each_choice_alone_has() -> None:
     assert str(table).count("\n") == len(table) + 1
 
 
+def test_what_if_counts_microbatches_for_the_step_time() -> None:
+    table = autopipe.what_if(MODEL, 2, EXAMPLE, n_microbatches=[1, 8], hardware="a100", objective="step_time")
+    for row, count in enumerate((1, 8)):
+        partition = table.plan(row).partition
+        times = [stage.total_ms for stage in partition.stages]
+        assert partition.certificate.step_time_ms == pytest.approx(sum(times) + (count - 1) * max(times))
+
+
 def test_what_if_says_why_there_is_no_plan() -> None:
     table = autopipe.what_if(MODEL, [2, 20], EXAMPLE, hardware="a100")
     assert "only 7 cut points are legal" in table.rows[1].refused

@@ -86,6 +86,14 @@ def plan(  # noqa: PLR0913, PLR0917 - a parameter an option
             help="What this matches is in that stage; -1 is the last. May be repeated.",
         ),
     ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            metavar="KIND",
+            help="bottleneck: the slowest stage is to be fast. step_time: fill and drain count too.",
+        ),
+    ] = "bottleneck",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -111,6 +119,7 @@ def plan(  # noqa: PLR0913, PLR0917 - a parameter an option
         keep_together=tuple(keep_together or ()),
         same_stage=tuple(tuple(group.split(",")) for group in same_stage or ()),
         pin=pins,
+        objective=objective,
     )
     if output is not None:
         made.save(output)

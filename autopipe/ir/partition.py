@@ -67,6 +67,10 @@ class Certificate:
         bottleneck_ms: The largest stage (or rank) time of the partition.
         lower_bound_ms: No partition whatever has a smaller one.
         stopped_by: ``"optimal"``, or the budget that ended the search.
+        objective: What was minimised: ``"bottleneck"``, or ``"step_time"``: the sum of all stage times plus
+            the largest for each further microbatch.
+        step_time_ms: The step time of the partition, where that was minimised.
+        step_time_bound_ms: No partition whatever has a smaller one.
 
     Example:
         >>> Certificate("downsets", 10.0, 9.0, "work budget").gap
@@ -77,25 +81,40 @@ class Certificate:
     bottleneck_ms: float
     lower_bound_ms: float
     stopped_by: str
+    objective: str = "bottleneck"
+    step_time_ms: float = 0.0
+    step_time_bound_ms: float = 0.0
 
     @property
     def gap(self) -> float:
         """``1 - bound / bottleneck``: at most so much of the bottleneck could be saved."""
-        if self.bottleneck_ms <= 0:
-            return 0.0
-        return max(0.0, 1.0 - self.lower_bound_ms / self.bottleneck_ms)
+        return _share_to_save(self.bottleneck_ms, self.lower_bound_ms)
+
+    @property
+    def step_time_gap(self) -> float:
+        """The same of the step time; 0 where that was not minimised."""
+        return _share_to_save(self.step_time_ms, self.step_time_bound_ms)
 
     def verify(self) -> None:
-        """Raise unless the bound is finite, not negative and not above the bottleneck.
+        """Raise unless every bound is finite, not negative and not above what it bounds.
 
         Raises:
             PartitionError: The numbers contradict each other.
         """
+        if not (math.isfinite(self.step_time_ms) and 0 <= self.step_time_bound_ms <= self.step_time_ms):
+            raise PartitionError(
+                f"certificate of {self.method!r}: bound {self.step_time_bound_ms} ms, "
+                f"step time {self.step_time_ms} ms."
+            )
         if not (math.isfinite(self.bottleneck_ms) and 0 <= self.lower_bound_ms <= self.bottleneck_ms):
             raise PartitionError(
                 f"certificate of {self.method!r}: bound {self.lower_bound_ms} ms, "
                 f"bottleneck {self.bottleneck_ms} ms."
             )
+
+
+def _share_to_save(value_ms: float, bound_ms: float) -> float:
+    return max(0.0, 1.0 - bound_ms / value_ms) if value_ms > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +209,9 @@ class Partition:
             f"{self.n_stages} {plural}, bottleneck {c.bottleneck_ms:g} ms, lower bound {c.lower_bound_ms:g} "
             f"ms (gap {c.gap:.2%}), {c.method}".replace("%)", " %)")
         ]
+        if c.objective == "step_time":
+            gap = f"{c.step_time_gap:.2%}".replace("%", " %")
+            lines.append(
+                f"  step time {c.step_time_ms:g} ms, lower bound {c.step_time_bound_ms:g} ms (gap {gap})"
+            )
         return "\n".join([*lines, *(f"  {stage}" for stage in self.stages)])

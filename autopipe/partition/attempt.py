@@ -58,6 +58,42 @@ def attempt(problem: Problem, reach: Reach, target: float, budget: int) -> Outco
     return _Attempt(problem, reach, target, budget).run()
 
 
+@dataclass(frozen=True, slots=True)
+class Within:
+    """All downsets that a split within a target can go through, level by level.
+
+    Args:
+        windows: The windows of the levels.
+        levels: Their downsets; None if there is no such split, or if that was not decided.
+        verdict: IMPOSSIBLE or UNDECIDED where there are no levels.
+        work: What it took.
+    """
+
+    windows: Windows
+    levels: list[Downsets] | None
+    verdict: Verdict | None
+    work: int
+
+
+def levels_within(problem: Problem, reach: Reach, target: float, budget: int) -> Within:
+    """Enumerate what a split whose stages all stay within a target can go through.
+
+    Args:
+        problem: The items.
+        reach: Their closure.
+        target: T, milliseconds.
+        budget: Work in rows by items, about 1e7 a second.
+
+    Returns:
+        The levels: every such split is a chain through them.
+
+    Complexity: as :func:`attempt`, without its dynamic programming.
+    """
+    work = _Attempt(problem, reach, target, budget)
+    verdict = work.prepare()
+    return Within(work.windows, work.in_order() if verdict is None else None, verdict, work.work)
+
+
 _FIRST_CAP = 2_000
 """Partial downsets after which a level is put off until its neighbours are known."""
 
@@ -75,14 +111,22 @@ class _Attempt:
         }
         self.work = 0
 
-    def run(self) -> Outcome:
-        k = self.problem.k
+    def prepare(self) -> Verdict | None:
+        """Enumerate and thin out the levels; None if there may be a split through them."""
         known = self.windows.tighten() and self._all_levels()
         if known is None:
-            return Outcome(Verdict.UNDECIDED, self.work)
-        if not known or not self._refine():
-            return Outcome(Verdict.IMPOSSIBLE, self.work)
-        chain = best_chain(self.problem, self.windows, [self.levels[j] for j in range(k + 1)], self.budget)
+            return Verdict.UNDECIDED
+        return None if known and self._refine() else Verdict.IMPOSSIBLE
+
+    def in_order(self) -> list[Downsets]:
+        """Downsets of levels 0 to k."""
+        return [self.levels[j] for j in range(self.problem.k + 1)]
+
+    def run(self) -> Outcome:
+        verdict = self.prepare()
+        if verdict is not None:
+            return Outcome(verdict, self.work)
+        chain = best_chain(self.problem, self.windows, self.in_order(), self.budget)
         self.work += chain.work
         if not chain.complete:
             return Outcome(Verdict.UNDECIDED, self.work)

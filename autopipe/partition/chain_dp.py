@@ -52,7 +52,7 @@ def _split_below(problem: Problem, order: Ints, below: float) -> tuple[float, In
     """The recursion, over prefixes that stages below the limit can reach and leave enough for the rest."""
     n, k = problem.n, problem.k
     segments = Segments(problem, order, below)
-    low, high = _allowed_ends(problem, segments.place)
+    low, high = allowed_ends(problem, segments.place)
     best = np.where(np.arange(n + 1) == 0, 0.0, np.inf)
     back = np.zeros((k + 1, n + 1), dtype=np.int64)
     done = segments.done
@@ -84,7 +84,7 @@ def _split_below(problem: Problem, order: Ints, below: float) -> tuple[float, In
     return float(best[n]), stage_of
 
 
-def _allowed_ends(problem: Problem, place: Ints) -> tuple[list[int], list[int]]:
+def allowed_ends(problem: Problem, place: Ints) -> tuple[list[int], list[int]]:
     """By level: the shortest and the longest prefix that pins allow."""
     low, high = [], []
     for level in range(problem.k + 1):

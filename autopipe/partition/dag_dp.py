@@ -63,6 +63,24 @@ def best_chain(problem: Problem, windows: Windows, levels: list[Downsets], budge
     )
 
 
+def least_sum(problem: Problem, windows: Windows, levels: list[Downsets], budget: int, limit: float) -> Chain:
+    """The least sum of stage costs over all chains whose stages each cost no more than a limit.
+
+    Args:
+        problem: The items.
+        windows: Their windows, of a target that is not below the limit.
+        levels: Downsets of levels 0 to k.
+        budget: At most so many pairs are priced.
+        limit: What a stage may cost, ms.
+
+    Returns:
+        The chain; its ``bottleneck_ms`` is the sum.
+
+    Complexity: as :func:`best_chain`.
+    """
+    return _pass(problem, windows, levels, budget, limit, summed=True)
+
+
 def _pass(
     problem: Problem, windows: Windows, levels: list[Downsets], budget: int, limit: float, *, summed: bool
 ) -> Chain:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,9 +12,11 @@ from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
 from autopipe.partition.baselines import to_partition
+from autopipe.partition.least_step import check_objective, least_step
 from autopipe.partition.objective import MemoryRule, Objective, Rules
 from autopipe.partition.pins import check_pins
 from autopipe.partition.problem import compile_problem
+from autopipe.partition.ranks import on_ranks
 from autopipe.partition.refusals import check_enough_items, check_items_fit, no_split
 from autopipe.partition.search import search
 
@@ -38,6 +39,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
     memory: MemoryRule | None = None,
     allow_empty: bool = False,
     allow_recompute: bool = False,
+    objective: str = "bottleneck",
     budget: int = BUDGET,
 ) -> Partition:
     """Split a cost graph into stages so that the slowest one is as fast as can be, and prove it.
@@ -53,17 +55,21 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         together: Groups of node names that share a stage, besides those of the graph.
         followers: Node to the node whose stage it takes, such as a backward node to its forward node;
             its edges cost but put no order on the stages.
-        n_microbatches: Over how many the exchange of tied parameters is spread; None: 4 a stage.
+        n_microbatches: Of a step: the exchange of tied parameters is spread over them, and ``"step_time"``
+            counts them. None: 4 a stage.
         memory: What counts as memory.
         allow_empty: Split into at most ``n_stages``.
         allow_recompute: A stage that does not fit may run its forward twice instead of keeping values.
+        objective: What is to be least: ``"bottleneck"``, the slowest stage, or ``"step_time"``, every stage
+            once plus the slowest for each further microbatch, so that fill and drain count.
         budget: Work that the search may do, counted, not timed (about 1e7 a second); 0: linear orders only.
 
     Returns:
         The partition with costs and certificate.
 
     Raises:
-        ArgumentError: Not one stage or more, no ranks, or a limit or budget that is no such number.
+        ArgumentError: Not one stage or more, no ranks, an unknown objective, or a limit or budget that is no
+            such number.
         InfeasibleError: No split fits the memory limit; says which stage needs how much.
         PartitionError: A bad graph or hardware, an unknown node, more stages than legal cuts, or pins
             that contradict each other.
@@ -79,11 +85,12 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         {'a': 0, 'b': 0, 'c': 1, 'd': 1}
     """
     _check_counts(n_stages, n_ranks, memory_limit_bytes, budget)
+    check_objective(objective)
     for graph in (cost_graph,) if isinstance(cost_graph, CostGraph) else cost_graph:
         graph.verify()
     hardware.verify()
     shares = _stages_a_rank(n_stages, n_ranks)
-    objective = Objective(
+    prices = Objective(
         cost_graph,
         hardware,
         n_stages,
@@ -96,44 +103,19 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         ),
     )
     pins, groups = _checked_pins(pin or {}, n_stages), [tuple(group) for group in together]
-    problem = compile_problem(
-        objective, together=groups, followers=followers, pin=pins, allow_empty=allow_empty
-    )
-    check_enough_items(objective, problem, groups)
-    check_pins(objective, problem, pins)
-    check_items_fit(objective, problem, shares)
+    problem = compile_problem(prices, together=groups, followers=followers, pin=pins, allow_empty=allow_empty)
+    check_enough_items(prices, problem, groups)
+    check_pins(prices, problem, pins)
+    check_items_fit(prices, problem, shares)
     found = search(problem, budget)
     if found.stage_of is None:
-        raise no_split(objective, problem, shares, proven=bool(np.isinf(found.lower_bound_ms)))
+        raise no_split(prices, problem, shares, proven=bool(np.isinf(found.lower_bound_ms)))
+    if objective == "step_time":
+        return least_step(prices, problem, found, n_microbatches or 4 * n_stages, n_ranks or n_stages, budget)
     partition = to_partition(
-        objective, problem, found.stage_of, found.method, found.lower_bound_ms, found.stopped_by
+        prices, problem, found.stage_of, found.method, found.lower_bound_ms, found.stopped_by
     )
     return on_ranks(partition, n_ranks or n_stages)
-
-
-def on_ranks(partition: Partition, n_ranks: int) -> Partition:
-    """Deal the stages out to ranks in turn; with virtual stages the bottleneck is the slowest rank.
-
-    Args:
-        partition: One stage a rank.
-        n_ranks: How many ranks there are.
-
-    Returns:
-        The partition with ranks; the bound is the larger of that for stages and an equal share.
-    """
-    n_stages = partition.n_stages
-    if n_ranks == n_stages:
-        return partition
-    ranks = tuple(stage % n_ranks for stage in range(n_stages))
-    loads = [0.0] * n_ranks
-    for stage, rank in zip(partition.stages, ranks, strict=True):
-        loads[rank] += stage.total_ms
-    share = sum(stage.fwd_ms + stage.bwd_ms for stage in partition.stages) / n_ranks
-    certificate = partition.certificate
-    bound = min(max(certificate.lower_bound_ms, share), max(loads))
-    stopped = "optimal" if bound == max(loads) else "virtual stages: bound by stages and by equal shares"
-    certificate = replace(certificate, bottleneck_ms=max(loads), lower_bound_ms=bound, stopped_by=stopped)
-    return replace(partition, rank_of_stage=ranks, certificate=certificate)
 
 
 def _stages_a_rank(n_stages: int, n_ranks: int | None) -> int:

@@ -37,11 +37,13 @@ class Wishes:
         memory_limit_bytes: What a device may hold.
         pin: Node -> stage; -1 is the last.
         together: Groups of nodes that share a stage.
+        objective: What every partition makes least.
     """
 
     memory_limit_bytes: int | None = None
     pin: Mapping[str, int] = field(default_factory=dict)
     together: tuple[tuple[str, ...], ...] = ()
+    objective: str = "bottleneck"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ class Explorer:
         self, shape: Shape, hardware: Hardware, limit: int | None, held: tuple[int, ...] | None
     ) -> Partition | PartitionError:
         graph = self.graph(hardware, shape.samples)
-        spread = shape.n_microbatches if graph.tied else None
+        counted = graph.tied or self._wishes.objective == "step_time"
+        spread = shape.n_microbatches if counted else None
         key = (id(graph), hardware.links, hardware.overlap, shape.n_stages, spread, limit, held)
         if key not in self._partitions:
             try:
@@ -159,6 +162,7 @@ class Explorer:
                     pin=self._wishes.pin,
                     together=self._wishes.together,
                     n_microbatches=shape.n_microbatches,
+                    objective=self._wishes.objective,
                 )
             except PartitionError as error:
                 self._partitions[key] = error

@@ -137,6 +137,10 @@ def _verdict(plan: Plan, width: int) -> list[str]:
         parts.append(f"step {format_ms(plan.predictions['step_ms'])} predicted")
     bound = f"lower bound {format_ms(certificate.lower_bound_ms)} (gap {format_share(certificate.gap)})"
     parts.append(f"bottleneck {format_ms(certificate.bottleneck_ms)}, {bound}")
+    if certificate.objective == "step_time":
+        least = f"lower bound {format_ms(certificate.step_time_bound_ms)}"
+        gap = format_share(certificate.step_time_gap)
+        parts.append(f"step time {format_ms(certificate.step_time_ms)}, {least} (gap {gap})")
     run = f"{schedule.name} x {schedule.n_microbatches} microbatches"
     if "bubble_fraction" in plan.predictions:
         run += f", bubble {format_share(plan.predictions['bubble_fraction'])}"

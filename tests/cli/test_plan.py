@@ -38,6 +38,15 @@ def test_ranks_microbatches_and_schedule_reach_the_plan() -> None:
     assert (plan.schedule.name, plan.schedule.n_ranks, plan.schedule.n_microbatches) == ("gpipe", 2, 6)
 
 
+def test_the_objective_reaches_the_plan_and_is_shown() -> None:
+    plan = Plan.from_json(data("plan", *MODEL, "-s", 2, "--objective", "step_time", "--microbatches", 3))
+    certificate, stages = plan.partition.certificate, plan.partition.stages
+    step_ms = sum(stage.total_ms for stage in stages) + 2 * certificate.bottleneck_ms
+    assert certificate.step_time_ms == pytest.approx(step_ms)
+    assert certificate.step_time_gap == 0.0
+    assert "step time" in run("plan", *MODEL, "-s", 2, "--objective", "step_time").stdout
+
+
 def test_constraints_reach_the_plan() -> None:
     assert stages_of("--pin", "blocks.0=0", "--pin", "blocks.1=-1")[1][0] == "blocks.1"
     assert stages_of("--same-stage", "blocks.0,blocks.2", "--pin", "blocks.3=1")[0] == [

@@ -1,6 +1,7 @@
 """Capture: from a model and an example to one fx graph, its leaf modules kept whole."""
 
 from autopipe.trace.capture import capture
+from autopipe.trace.foreign import outside_modes
 from autopipe.trace.signature import Signature, signature_of
 
-__all__ = ["Signature", "capture", "signature_of"]
+__all__ = ["Signature", "capture", "outside_modes", "signature_of"]

@@ -20,6 +20,7 @@ from autopipe.ir.traced import TracedModel
 from autopipe.trace.attempt import Attempt, Example
 from autopipe.trace.branches import DEPENDS_ON_DATA, Branches, UnknownBranch
 from autopipe.trace.fits import refuse_arguments_that_do_not_bind, refuse_arguments_that_fail
+from autopipe.trace.foreign import outside_modes, with_plain_sizes
 from autopipe.trace.leaves import refuse_hooks_around
 from autopipe.trace.silence import silenced_torch
 from autopipe.trace.sizes import ATTEMPTS, FIXED_BATCH_ATTEMPTS, Openness
@@ -64,10 +65,11 @@ def capture(
     refuse_hooks_around(model)
     refuse_arguments_that_do_not_bind(model, args, kwargs or {})
     structure, holes = Structure.of((args, kwargs or {}))
+    holes = with_plain_sizes(holes)
     dims = list(batch_dims) if batch_dims is not None else guessed_batch_dims(holes)
     example = Example(structure, tuple(holes), tuple(dims))
     attempts = FIXED_BATCH_ATTEMPTS if fixed_sizes else ATTEMPTS
-    with silenced_torch():
+    with silenced_torch(), outside_modes():
         found = _first_that_works(model, example, opaque, attempts)
     if isinstance(found, Exception):
         raise _explained(found) from found

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from autopipe.errors import ArgumentError
 from autopipe.ir.structure import map_tensors, tensors_in
+from autopipe.trace.foreign import has_no_values
 from autopipe.trace.source import line_of_error
 from autopipe.trace.stand_in import LIMIT_BYTES
 from autopipe.trace.streams import kept_streams
@@ -64,7 +64,7 @@ def refuse_arguments_that_fail(model: nn.Module, args: tuple[Any, ...], kwargs: 
     """
     given = tensors_in((args, kwargs))
     weights = [*model.parameters(), *model.buffers()]
-    if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in [*given, *weights]):
+    if any(map(has_no_values, [*given, *weights])):
         return
     if sum(weight.numel() * weight.element_size() for weight in weights) > LIMIT_BYTES:
         return

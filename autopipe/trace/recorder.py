@@ -137,7 +137,7 @@ class Recorder:
     ) -> Any:
         buffers = leaf.buffers if leaf else {}
         read = tensors_in(given)
-        if any(self.values.is_real(tensor) for tensor in read):
+        if any(self.values.is_foreign(tensor) for tensor in read):
             given = map_tensors(self._fake, given)
             read = tensors_in(given)
         watched = [*read, *buffers.values()]
@@ -171,8 +171,8 @@ class Recorder:
         return self._take_results(node, out, read, changed)
 
     def _fake(self, hole: Any) -> Any:
-        is_real = isinstance(hole, torch.Tensor) and self.values.is_real(hole)
-        return self.values.fake_of(hole) if is_real else hole
+        is_foreign = isinstance(hole, torch.Tensor) and self.values.is_foreign(hole)
+        return self.values.fake_of(hole) if is_foreign else hole
 
     def _refuse_hidden_results(self, given: tuple[Any, Any], read: list[torch.Tensor]) -> None:
         """Raise if a call put other tensors into an object that it was given, such as a cache."""

@@ -21,6 +21,7 @@ from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure, map_tensors, tensors_in
 from autopipe.ir.tensor import evaluate_size
 from autopipe.trace.branches import DEPENDS_ON_DATA
+from autopipe.trace.foreign import has_no_values
 from autopipe.trace.program import Program
 from autopipe.trace.recorder import Recorder
 
@@ -86,7 +87,7 @@ def fake_results_of_module(
 
 
 def _real_weight(weight: torch.Tensor) -> torch.Tensor:
-    if weight.is_meta:
+    if has_no_values(weight):
         copied = torch.zeros(weight.shape, dtype=weight.dtype)
     else:
         copied = weight.detach().cpu().clone()

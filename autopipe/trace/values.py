@@ -53,18 +53,29 @@ class Values:
         self._alive += [fake, real]
         self._program.effects.lies_in(storage_of(fake), fqn)
 
-    def is_real(self, tensor: torch.Tensor) -> bool:
+    def is_foreign(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor is none of the capture: what the model holds besides parameters and buffers."""
-        return not isinstance(tensor, FakeTensor) and not is_traceable_wrapper_subclass(tensor)
+        if isinstance(tensor, FakeTensor):
+            return tensor.fake_mode is not self._mode
+        return not is_traceable_wrapper_subclass(tensor)
 
     def fake_of(self, real: torch.Tensor) -> torch.Tensor:
-        """Return the fake tensor of a real one: a parameter in other clothes, or a constant of the model."""
+        """Return the fake tensor of another: a parameter in other clothes, or a constant of the model."""
         if id(real) not in self._fake_of:
-            fake = self._mode.from_tensor(real, static_shapes=True)
+            fake = self._like(real)
             name = f"_constant_{len(self.constants)}"
             self.constants[name] = real
             self.own(fake, real, name, is_parameter=False)
         return self._fake_of[id(real)]
+
+    def _like(self, tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, FakeTensor):
+            return self._mode.from_tensor(tensor, static_shapes=True)
+        with self._mode, torch.no_grad():
+            fake = torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self._program.device
+            )
+        return fake.requires_grad_(tensor.requires_grad)
 
     def owned_by(self, module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Return the parameters and the buffers of a module and its children, by canonical FQN."""
@@ -88,7 +99,7 @@ class Values:
         Raises:
             CaptureError: If the tensor was made by something that could not be recorded.
         """
-        if self.is_real(tensor):
+        if self.is_foreign(tensor):
             return self.node_of(self.fake_of(tensor))
         if id(tensor) in self._node_of:
             return self._node_of[id(tensor)]

@@ -15,6 +15,10 @@ from autopipe.ir.structure import Structure
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+def _has_no_values(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
 def refuse_without_numbers(model: nn.Module, example: Call) -> None:
     """Raise where there is nothing to compute with.
 
@@ -22,15 +26,16 @@ def refuse_without_numbers(model: nn.Module, example: Call) -> None:
         ArgumentError: If the model or the example has shapes only, or if the model lies on several devices.
     """
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    shapeless = next((name for name, tensor in tensors if tensor.is_meta), None)
+    shapeless = next((item for item in tensors if _has_no_values(item[1])), None)
     if shapeless is not None:
+        kind = "on the meta device" if shapeless[1].is_meta else "of fake tensors"
         raise ArgumentError(
-            "a model on the meta device cannot be verified.",
-            where=f"{shapeless} has no values.",
+            f"a model {kind} cannot be verified.",
+            where=f"{shapeless[0]} has no values.",
             remedy='model.to_empty(device="cpu"), load its weights, then pipe.verify()',
         )
     given = Structure.of(example)[1]
-    if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in given):
+    if any(map(_has_no_values, given)):
         raise ArgumentError(
             "the pipeline was made with an example of shapes only, so there is nothing to verify it on.",
             remedy="autopipe.split(model, n_stages, example, plan=pipe.plan, verify=True) with real tensors",

@@ -15,7 +15,7 @@ from autopipe.errors import ArgumentError, a_type
 from autopipe.globs import check_matches, checked_globs, checked_groups, checked_pins
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.plan import Plan
-from autopipe.partition import check_objective
+from autopipe.partition.least_step import check_objective
 from autopipe.schedule import build
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

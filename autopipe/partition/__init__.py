@@ -1,19 +1,16 @@
 """Where to cut: the exact min-max split of a cost graph, with a certificate. Never loads torch."""
 
 from autopipe.partition.baselines import by_parameters, uniform_layers
-from autopipe.partition.least_step import OBJECTIVES, check_objective
 from autopipe.partition.objective import MemoryRule, Objective, Rules
 from autopipe.partition.problem import Problem, compile_problem
 from autopipe.partition.solver import solve
 
 __all__ = [
-    "OBJECTIVES",
     "MemoryRule",
     "Objective",
     "Problem",
     "Rules",
     "by_parameters",
-    "check_objective",
     "compile_problem",
     "solve",
     "uniform_layers",

@@ -14,6 +14,7 @@ from autopipe.ir.traced import TracedModel
 from autopipe.rewrite import rewrite
 from autopipe.rewrite.assign import assign
 from autopipe.trace import Signature, capture, signature_of
+from autopipe.trace.repeats import make
 
 
 class Captures:
@@ -87,10 +88,22 @@ class Captures:
         """
         signature = signature_of(self._model, args, kwargs)
         self._refuse_new_hooks(signature)
+        staged, values = self._right_for(signature, args, kwargs, batch_dims)
+        if make(self._model, staged.traced.sets):
+            self._share(signature, signature_of(self._model, args, kwargs))
+        return staged, values
+
+    def _right_for(
+        self,
+        signature: Signature,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        batch_dims: tuple[int | None, ...] | None,
+    ) -> tuple[StagedModel, dict[str, Any]]:
+        """Find a graph that is right for a call, or capture one."""
         holes = Structure.of((args, kwargs))[1]
         shapes = [tuple(hole.shape) for hole in holes]
-        versions = next((versions for known, versions in self._known if known == signature), [])
-        for staged in versions:
+        for staged in self._versions(signature):
             if batch_dims is not None and batch_dims != tuple(
                 leaf.batch_dim for leaf in staged.traced.inputs
             ):
@@ -105,6 +118,14 @@ class Captures:
                 staged = self.add(traced, signature)
                 return staged, _values(staged, holes, sizes)
         raise ArgumentError(f"no graph is right for arguments of the shapes {shapes}.")
+
+    def _versions(self, signature: Signature) -> list[StagedModel]:
+        return next((versions for known, versions in self._known if known == signature), [])
+
+    def _share(self, before: Signature, after: Signature) -> None:
+        """Let the graphs of a signature be those of another: of the model once it has set what it sets."""
+        if not self._versions(after):
+            self._known.append((after, list(self._versions(before))))
 
     def _refuse_new_hooks(self, signature: Signature) -> None:
         new = _with_hooks(signature) - (self._hooks or frozenset())

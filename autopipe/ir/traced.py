@@ -128,6 +128,36 @@ class InputLeaf:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributeWrite:
+    """A plain value that the model's Python sets on one of its modules, the same on every call.
+
+    Args:
+        fqn: The module.
+        name: Its attribute.
+        key: The attribute of that object, or the key of that dict, that is set; "": the attribute itself.
+        value: A plain value, such as ``"single_label_classification"``.
+    """
+
+    fqn: str
+    name: str
+    key: str
+    value: Any
+
+    @property
+    def path(self) -> str:
+        """How a user would write it: ``config.problem_type``."""
+        return ".".join(part for part in (self.fqn, self.name, self.key) if part)
+
+    def verify(self) -> None:
+        """Check that it says what is set; else a bug of autopipe."""
+        assert self.name, f"a write to module {self.fqn!r} names no attribute"
+
+    def __str__(self) -> str:
+        """Print as ``config.problem_type = 'regression'``."""
+        return f"{self.path} = {self.value!r}"
+
+
+@dataclass(frozen=True, slots=True)
 class TracedModel:
     """A model captured for one signature.
 
@@ -147,6 +177,7 @@ class TracedModel:
         together: Groups of nodes that must share a stage because of what they write.
         order: Pairs (before, after) that must keep their order though no value passes.
         device: The device that the example ran on.
+        sets: What a call sets on the modules, to be set when the graph is run.
     """
 
     graph: fx.Graph
@@ -163,6 +194,7 @@ class TracedModel:
     together: tuple[tuple[str, ...], ...] = ()
     order: tuple[tuple[str, str], ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    sets: tuple[AttributeWrite, ...] = ()
 
     def compute_nodes(self) -> list[fx.Node]:
         """Return the nodes that run in one stage each, in program order: all calls but those of sizes."""
@@ -202,7 +234,7 @@ class TracedModel:
             AssertionError: Naming the node that breaks a rule; such a graph is a bug of autopipe.
         """
         self.graph.lint()
-        for part in (*self.inputs, *self.info.values(), self.in_structure, self.out_structure):
+        for part in (*self.inputs, *self.sets, *self.info.values(), self.in_structure, self.out_structure):
             part.verify()
         names = {node.name for node in self.graph.nodes}
         for node in self.compute_nodes():

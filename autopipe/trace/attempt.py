@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure
 from autopipe.ir.tensor import SizeExpression, TensorSpec
-from autopipe.ir.traced import InputLeaf, TracedModel
+from autopipe.ir.traced import AttributeWrite, InputLeaf, TracedModel
 from autopipe.trace.branches import Branches
 from autopipe.trace.dead import without_dead_nodes
 from autopipe.trace.eager_dropout import eager_dropout
@@ -53,6 +53,7 @@ class Attempt:
         opaque: Says of a module's FQN whether the user wants it whole.
         whole: Modules that earlier attempts could not see through, and why.
         branches: What earlier attempts have learnt of branches on the values of tensors.
+        starting_from: What an earlier call has set on the modules.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Attempt:
         opaque: Callable[[str], bool],
         whole: Mapping[str, str],
         branches: Branches,
+        starting_from: Sequence[AttributeWrite] = (),
     ) -> None:
         """Choose the symbolic sizes; nothing runs before ``run``."""
         self._model, self._example = model, example
@@ -73,7 +75,7 @@ class Attempt:
         shapes = [tuple(tensor.shape) for tensor in example.tensors]
         self._sizes = Sizes(environment, shapes, openness, example.batch_dims, taken)
         self._recorder = Recorder(Program(self._sizes, device), self._mode, branches)
-        self._calls = LeafCalls(model, self._recorder, opaque, whole)
+        self._calls = LeafCalls(model, self._recorder, opaque, whole, starting_from)
 
     @property
     def found_whole(self) -> dict[str, str]:
@@ -84,6 +86,16 @@ class Attempt:
     def has_news(self) -> bool:
         """Whether attributes were found whose readers the next attempt has to look out for."""
         return self._calls.has_news
+
+    @property
+    def writes(self) -> tuple[AttributeWrite, ...]:
+        """The plain values that the model's Python set on modules which are seen through."""
+        return tuple(self._calls.writes.values())
+
+    @property
+    def calls(self) -> LeafCalls:
+        """What it did at each call of a module."""
+        return self._calls
 
     def run(self) -> TracedModel:
         """Run the model.
@@ -140,6 +152,7 @@ class Attempt:
             together=program.effects.together(alive),
             order=program.effects.order(alive),
             device=program.device,
+            sets=self.writes,
         )
         traced.verify()
         return traced

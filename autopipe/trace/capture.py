@@ -16,12 +16,13 @@ from torch import nn
 
 from autopipe.errors import AutopipeError, CaptureError
 from autopipe.ir.structure import Structure
-from autopipe.ir.traced import TracedModel
+from autopipe.ir.traced import AttributeWrite, TracedModel
 from autopipe.trace.attempt import Attempt, Example
 from autopipe.trace.branches import DEPENDS_ON_DATA, Branches, UnknownBranch
 from autopipe.trace.fits import refuse_arguments_that_do_not_bind, refuse_arguments_that_fail
 from autopipe.trace.foreign import outside_modes, with_plain_sizes
 from autopipe.trace.leaves import refuse_hooks_around
+from autopipe.trace.repeats import why_not_repeatable
 from autopipe.trace.silence import silenced_torch
 from autopipe.trace.sizes import ATTEMPTS, FIXED_BATCH_ATTEMPTS, Openness
 from autopipe.trace.source import line_of_error
@@ -86,8 +87,8 @@ def _first_that_works(
     whole: dict[str, str] = {}
     branches = Branches()
 
-    def new(openness: Openness) -> Attempt:
-        return Attempt(model, example, openness, opaque, whole, branches)
+    def new(openness: Openness, starting_from: Sequence[AttributeWrite] = ()) -> Attempt:
+        return Attempt(model, example, openness, opaque, whole, branches, starting_from)
 
     failure: Exception = CaptureError("no attempt to capture the model worked.")
     for openness in attempts:
@@ -95,9 +96,11 @@ def _first_that_works(
             attempt = new(openness)
             try:
                 traced = attempt.run()
-                if _is_for_the_example(traced):
+                if not _is_for_the_example(traced):
+                    break
+                if not traced.sets or _is_repeated(traced, attempt, new(openness, traced.sets)):
                     return traced
-                break
+                whole |= attempt.found_whole
             except UnknownBranch as met:
                 whole |= attempt.found_whole
                 branches.learn(met.place, partial(_start_again, new, openness))
@@ -111,6 +114,21 @@ def _first_that_works(
                     break
                 whole |= dict(found)
     return failure
+
+
+def _is_repeated(traced: TracedModel, attempt: Attempt, second: Attempt) -> bool:
+    """Whether a second call of the model is like the first; if not, note who has to be kept whole.
+
+    Raises:
+        CaptureError: If that is the model itself.
+    """
+    try:
+        why = why_not_repeatable(traced, second.run(), traced.sets, second.writes)
+    except Exception as error:
+        why = f"the second call ends with {type(error).__name__}: {error}"
+    if why:
+        attempt.calls.keep_setters_whole(why, {write.fqn for write in second.writes})
+    return not why
 
 
 def _start_again(new: Callable[[Openness], Attempt], openness: Openness) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,11 +10,13 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from autopipe.errors import CaptureError
+from autopipe.ir.traced import AttributeWrite
 from autopipe.trace.branches import DEPENDS_ON_DATA
 from autopipe.trace.leaves import has_forward_hooks, has_hooks, recording_hooks, why_leaf
 from autopipe.trace.modes import Interception
 from autopipe.trace.module_state import PLAIN, ModuleState
 from autopipe.trace.recorder import LeafUse, Recorder
+from autopipe.trace.repeats import make
 from autopipe.trace.source import line_of_error, user_line
 from autopipe.trace.stand_in import fake_results_of_module
 from autopipe.trace.streams import kept_streams, refusing_draws
@@ -33,6 +35,7 @@ class LeafCalls:
         recorder: Writes the graph.
         opaque: Says of a module's FQN whether the user wants it whole.
         whole: Containers that cannot be seen through, and why: found by earlier attempts.
+        starting_from: What an earlier call has set on the modules.
     """
 
     interception: Interception
@@ -44,11 +47,15 @@ class LeafCalls:
         recorder: Recorder,
         opaque: Callable[[str], bool],
         whole: Mapping[str, str],
+        starting_from: Sequence[AttributeWrite] = (),
     ) -> None:
         """Number the modules; one under two names goes by the first."""
         self._root, self._recorder, self._opaque, self._whole = model, recorder, opaque, whole
         self._fqn = {id(module): fqn for fqn, module in model.named_modules()}
         self._seen_through = {""}
+        self._starting_from = starting_from
+        self._setters: list[tuple[str, list[str]]] = []
+        self.writes: dict[tuple[int, str], AttributeWrite] = {}
         self.found: dict[str, str] = {}
         self.has_news = False
 
@@ -60,16 +67,43 @@ class LeafCalls:
             CaptureError: If it is the model itself that sets attributes.
         """
         self._state = ModuleState(self._root)
+        make(self._root, self._starting_from)
+        self._state.take_for_granted()
         modules = list(self._root.modules())
         try:
             with refusing_reads(modules, lambda: self.interception.is_inside):
                 yield
             for module, names in self._state.changed():
-                self._keep_setter_whole(self._fqn[id(module)], names)
+                self._note_writes(self._fqn[id(module)], module, names)
         finally:
             self._state.restore()
 
-    def _keep_setter_whole(self, fqn: str, names: list[str]) -> None:
+    def _note_writes(self, fqn: str, module: nn.Module, names: list[str]) -> None:
+        """Note what a module seen through sets: plain values the graph may set, others would be lost."""
+        changes = {name: self._state.plain_changes(module, name) for name in names}
+        if None in changes.values():
+            self._keep_setter_whole(fqn, names)
+            return
+        self._setters.append((fqn, names))
+        for name, found in changes.items():
+            for whose, key, value in found or ():
+                self.writes.setdefault((whose, key or name), AttributeWrite(fqn, name, key, value))
+
+    def keep_setters_whole(self, why: str, moved: Collection[str] = ()) -> None:
+        """Keep the modules whole that set attributes, for it is not the same on every call.
+
+        Args:
+            why: What is not the same.
+            moved: The modules whose attributes are not; none: it may be any.
+
+        Raises:
+            CaptureError: If it is the model itself that sets attributes.
+        """
+        for fqn, names in self._setters:
+            if not moved or fqn in moved:
+                self._keep_setter_whole(fqn, names, why)
+
+    def _keep_setter_whole(self, fqn: str, names: list[str], why: str = "") -> None:
         setter = fqn
         while setter not in self._seen_through:
             setter = setter.rpartition(".")[0]
@@ -78,6 +112,7 @@ class LeafCalls:
             raise CaptureError(
                 f"the model's forward sets {what}, which a graph would forget.",
                 where=f"in {type(self._root).__qualname__}.forward",
+                why=f"It is not the same on every call: {why}." if why else "",
                 remedy="return it, set it in __init__, or do it in a module inside the model, which is then "
                 "kept whole.",
             )

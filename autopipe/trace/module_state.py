@@ -61,6 +61,25 @@ class ModuleState:
     def _changed(self, module: nn.Module) -> list[str]:
         return _differing(self._known.get(id(module), {}), _contents(module))
 
+    def take_for_granted(self) -> None:
+        """Know everything as it is now."""
+        self._known = {id(module): _contents(module) for module in self._modules}
+
+    def plain_changes(self, module: nn.Module, name: str) -> list[tuple[int, str, Any]] | None:
+        """Return what makes an attribute what it is now, in plain values.
+
+        Returns:
+            (whose, key, value): ``whose`` tells the object that a plain value was set on from all others, and
+            ``key`` is "" for the module itself. None if the change is of another kind.
+        """
+        before = self._known.get(id(module), {}).get(name)
+        now = _contents(module).get(name)
+        if now is None or (before is None and not isinstance(now[0], PLAIN)):
+            return None
+        if isinstance(now[0], PLAIN) and (before is None or isinstance(before[0], PLAIN)):
+            return [(id(module), "", now[0])]
+        return _plain_changes_inside(before, now) if before is not None and before[0] is now[0] else None
+
     def restore(self) -> None:
         """Put back what was noted first."""
         for module in self._modules:
@@ -87,6 +106,17 @@ def _inside(value: Any) -> Any:
     if isinstance(value, list | set | tuple):
         return tuple(enumerate(value))
     return tuple(vars(value).items()) if hasattr(value, "__dict__") else None
+
+
+def _plain_changes_inside(before: tuple[Any, Any], now: tuple[Any, Any]) -> list[tuple[int, str, Any]] | None:
+    value = now[0]
+    if now[1] is None or isinstance(value, list | set | tuple):
+        return None
+    old, new = dict(before[1]), dict(now[1])
+    changed = [key for key in new if key not in old or not _same(old[key], new[key])]
+    if old.keys() - new.keys() or not all(isinstance(k, str) and isinstance(new[k], PLAIN) for k in changed):
+        return None
+    return [(id(value), key, new[key]) for key in changed]
 
 
 def _refill(value: Any, inside: tuple[tuple[Any, Any], ...]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
+import autopipe
 from autopipe.errors import CaptureError
 from autopipe.trace import capture, signature_of
 from tests.trace.agreement import assert_agrees, opaque_modules
@@ -82,6 +85,88 @@ def test_buffer_replaced_in_forward_is_kept_whole() -> None:
     model = nn.Sequential(nn.Linear(6, 6), Average(), nn.Linear(6, 6))
     traced = assert_agrees(model, (X,))
     assert list(opaque_modules(traced)) == ["1"]
+
+
+class Settled(nn.Module):
+    """Sets attributes of its own and of a shared config, to the same in every call."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config, self.linear, self.head = config, nn.Linear(6, 6), nn.Linear(6, 2)
+        self.has_warned = False
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        if not self.has_warned:
+            self.has_warned = True
+        out = self.head(torch.relu(self.linear(x)))
+        if labels is None:
+            return out
+        if self.config.kind is None:
+            self.config.kind = "regression" if labels.is_floating_point() else "classes"
+        if self.config.kind == "regression":
+            return torch.nn.functional.mse_loss(out, labels)
+        return torch.nn.functional.cross_entropy(out, labels)
+
+
+def settled() -> Settled:
+    torch.manual_seed(0)
+    return Settled(SimpleNamespace(kind=None))
+
+
+def test_what_is_set_alike_on_every_call_is_set_by_the_graph() -> None:
+    labels = torch.tensor([0, 1, 1, 0])
+    plain, model = settled(), settled()
+    pipe = autopipe.split(nn.Sequential(model), 2, (X,))
+    assert opaque_modules(pipe._captures.first.traced) == {}
+    assert list(map(str, pipe._captures.first.traced.sets)) == ["0.has_warned = True"]
+    assert not model.has_warned, "splitting leaves the model as it was"
+    pipe(X)
+    assert model.has_warned
+
+    pipe = autopipe.split(model, 2, (X, labels))
+    for given in (labels, labels, torch.zeros(4, 2)):  # the third is refused by both: the kind stays
+        try:
+            expected = plain(X, given)
+        except RuntimeError:
+            with pytest.raises((ValueError, RuntimeError)):
+                pipe(X, given)
+        else:
+            assert torch.equal(pipe(X, given), expected)
+        assert model.config.kind == plain.config.kind == "classes"
+
+
+def test_a_step_sets_what_forward_sets_and_the_next_is_not_captured_again() -> None:
+    model = settled()
+    labels = torch.tensor([0, 1, 1, 0])
+    with autopipe.split(model, 2, (X, labels)).engine(n_microbatches=2) as engine:
+        engine.step(X, labels)
+        assert (model.config.kind, model.has_warned) == ("classes", True)
+        with mock.patch("autopipe.captures.capture", side_effect=AssertionError("captured again")):
+            engine.step(X, labels)
+
+
+class Growing(nn.Module):
+    """Sets an attribute to another value in every call, or computes something else once it is set."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.linear, self.n, self.step = nn.Linear(6, 6), 0, step
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.linear(x) if self.n else self.linear(x) * 2
+        self.n = max(1, self.n + self.step)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [(1, "n is 1 after one call and 2 after two"), (0, "the second call does not compute what the first")],
+)
+def test_what_is_not_set_alike_on_every_call_is_explained_or_kept_whole(step: int, why: str) -> None:
+    with pytest.raises(CaptureError, match=why):
+        capture(Growing(step), (X,))
+    model = nn.Sequential(nn.Linear(6, 6), Growing(step), settled())
+    assert list(opaque_modules(capture(model, (X,)))) == (["1"] if step else ["1", "2"])
 
 
 class Count(nn.Module):

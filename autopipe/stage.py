@@ -71,8 +71,9 @@ class Stage:
         Args:
             device: Where they go.
             weights: A safetensors checkpoint under the model's own names: a folder, with an index file or
-                without, or one file. Tied tensors may be there under any of their names, and the prefix of
-                transformers' base models may be there or not. Floating-point values are converted to the
+                without, or one file. Tied tensors may be there under any of their names. For a model of
+                transformers, the rules by which it reads its own checkpoints hold too: other names, experts
+                stored one by one, the prefix of base models. Floating-point values are converted to the
                 parameter's dtype. What no state dict has, buffers that do not persist, is made as below.
                 None: everything is made.
             build: ``build()`` makes the model. What it makes here is equal to that of

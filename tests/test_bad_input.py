@@ -225,11 +225,12 @@ def test_mixed_devices_are_refused_with_two_tensors_that_differ() -> None:
         "the model lies on several devices, and no split of autopipe put it there.\n"
         "  first.weight is on cpu, last.weight on meta.\n"
         "  The capture must know which devices written in the code mean the stage's own.\n"
-        '  Try: model.to("cpu") before the split; engine(devices=...) spreads the stages.'
+        '  Try: model.to("meta") before the split; pipe[i].materialize(...) gives a stage values.'
     )
     for function in (autopipe.split, autopipe.plan):
         with refused(ArgumentError, text, model):
             call(function, model)
+    assert len(call(autopipe.split, model.to("meta"))) == 2
 
 
 def test_example_that_the_model_cannot_take_is_refused(caplog: pytest.LogCaptureFixture) -> None:

@@ -31,9 +31,12 @@ def check_one_device(model: nn.Module) -> None:
     first, *rest = tensors
     other = next(((name, t) for name, t in rest if t.device != first[1].device), None)
     if other is not None:
+        is_meta = first[1].is_meta or other[1].is_meta
         raise ArgumentError(
             "the model lies on several devices, and no split of autopipe put it there.",
             where=f"{first[0]} is on {first[1].device}, {other[0]} on {other[1].device}.",
             why="The capture must know which devices written in the code mean the stage's own.",
-            remedy='model.to("cpu") before the split; engine(devices=...) spreads the stages.',
+            remedy='model.to("meta") before the split; pipe[i].materialize(...) gives a stage values.'
+            if is_meta
+            else 'model.to("cpu") before the split; engine(devices=...) spreads the stages.',
         )

@@ -69,6 +69,14 @@ class Stored:
                 f"{self.name} in {self.file}",
                 remedy="build the model from the configuration that lies beside the checkpoint.",
             )
+        self.check_dtype(fqn, tensor)
+
+    def check_dtype(self, fqn: str, tensor: torch.Tensor) -> None:
+        """Raise unless the values can become those of a tensor of some shape.
+
+        Raises:
+            ArgumentError: If the dtypes differ and one of them is not float16, bfloat16, float32 or float64.
+        """
         both_float = self.dtype in _FLOATING and tensor.dtype in _FLOATING.values()
         if not both_float and _DTYPES.get(self.dtype) != tensor.dtype:
             raise ArgumentError(
@@ -92,6 +100,16 @@ class Stored:
         for start in range(0, self.shape[0], rows):
             with opened(self.file) as file:
                 tensor[start : start + rows].copy_(file.get_tensor(self.name)[start : start + rows])
+
+    def read(self) -> torch.Tensor:
+        """Return the values; they are mapped memory until the tensor is gone."""
+        with opened(self.file) as file:
+            values: torch.Tensor = file.get_tensor(self.name)
+        return values
+
+    def without_values(self) -> torch.Tensor:
+        """Return a meta tensor of this shape."""
+        return torch.empty(self.shape, dtype=_DTYPES.get(self.dtype), device="meta")
 
 
 def stored_tensors(path: str | Path) -> dict[str, Stored]:

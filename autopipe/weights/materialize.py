@@ -2,14 +2,16 @@
 
 ::
 
-    check      names, shapes and dtypes of the checkpoint, from its headers      nothing was changed so far
-    allocate   each tensor alone, on the device; the Parameter objects stay
-    make       what is not read: all, or with a checkpoint what no state dict has
+    check      names, shapes and dtypes of the checkpoint, from its headers
+    build      what is not read, by build() if that is given: all, or with a checkpoint what no state dict has
+    allocate   each other tensor alone, on the device; the Parameter objects stay
+    initialise what is not read, if there is no build()
     read       each tensor's own bytes, block by block
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import nn
 
 from autopipe.errors import ArgumentError
 from autopipe.weights.checkpoint import Stored, stored_tensors
+from autopipe.weights.converted import Converted, by_transformers_rules
 from autopipe.weights.held import Held, held_by, names_within, tensor_now
 from autopipe.weights.own_init import KeyedDraws, run_own_init
 from autopipe.weights.rebuilt import Build, rebuilt
@@ -53,10 +56,9 @@ def materialize(
     held = [each for each in held_by(model) if id(each.tensor) in chosen]
     stored = {} if weights is None else _stored(model, held, weights)
     unread = [each for each in held if each.fqn not in stored]
-    with _allocated(held, device):
-        if unread and build is not None:
-            _copy_from(rebuilt(build, [each.fqn for each in unread], seed), unread)
-        elif unread:
+    made = {} if build is None else _built(build, unread, seed)
+    with _allocated(held, device, made):
+        if unread and build is None:
             _initialise(model, unread, device, seed, inside_too=weights is None)
         with torch.no_grad():
             for each in held:
@@ -64,25 +66,29 @@ def materialize(
                     stored[each.fqn].read_into(each.tensor)
 
 
-def _stored(model: nn.Module, held: Sequence[Held], weights: str | Path) -> dict[str, Stored]:
+def _stored(model: nn.Module, held: Sequence[Held], weights: str | Path) -> dict[str, Stored | Converted]:
     """Return where the value of each tensor that a state dict has lies, by canonical name."""
     there = stored_tensors(weights)
+    by_rules = by_transformers_rules(model, there)
     prefix = getattr(model, "base_model_prefix", "")
-    found: dict[str, Stored] = {}
+    may_lack = [*(getattr(model, "_keys_to_ignore_on_load_missing", None) or ())]
+    found: dict[str, Stored | Converted] = {}
     missing = []
     for each in held:
+        source = next((by_rules[fqn] for fqn in each.fqns if fqn in by_rules), None)
         name = _name_in(there.keys(), each.fqns, prefix if isinstance(prefix, str) else "")
-        if name is not None:
-            there[name].check(each.fqn, each.tensor)
-            found[each.fqn] = there[name]
-        elif each.is_kept:
+        if source is None and name is not None:
+            source = there[name]
+        if source is not None:
+            source.check(each.fqn, each.tensor)
+            found[each.fqn] = source
+        elif each.is_kept and not any(re.search(name, each.fqn) for name in may_lack):
             missing.append(each.fqn)
     if missing:
         raise ArgumentError(
             f"the checkpoint lacks {_listed(missing)}.",
             f"It has {_listed(sorted(there))}: {weights}",
-            remedy="weights= of this very model. transformers writes some models under other names; then\n"
-            "model.save_pretrained(folder, save_original_format=False)",
+            remedy="weights= of this very model, under its own names or those that transformers gives them.",
         )
     return found
 
@@ -109,15 +115,20 @@ def _name_in(names: Set[str], fqns: Sequence[str], prefix: str) -> str | None:
 
 
 @contextmanager
-def _allocated(held: Sequence[Held], device: torch.device) -> Iterator[None]:
+def _allocated(held: Sequence[Held], device: torch.device, built: dict[str, torch.Tensor]) -> Iterator[None]:
     """Put memory behind meta tensors, which stay the objects that they are; take it away if something fails.
+
+    What was built becomes theirs: copied, it would take its memory twice.
 
     Modules, tied ones among them, optimizers and lists of parameters hold these objects.
     """
     swapped: list[tuple[torch.Tensor, torch.Tensor]] = []
     try:
         for each in held:
-            made = torch.empty_like(each.tensor, device=device, requires_grad=False)
+            if each.fqn in built:
+                made = built.pop(each.fqn).to(device)
+            else:
+                made = torch.empty_like(each.tensor, device=device, requires_grad=False)
             made.requires_grad_(each.tensor.requires_grad)
             torch._C._swap_tensor_impl(each.tensor, made)
             swapped.append((each.tensor, made))
@@ -128,17 +139,22 @@ def _allocated(held: Sequence[Held], device: torch.device) -> Iterator[None]:
         raise
 
 
-def _copy_from(values: dict[str, torch.Tensor], held: Sequence[Held]) -> None:
-    """Take values, and let go of each as soon as it was copied."""
-    with torch.no_grad():
-        for each in held:
-            value = values.pop(each.fqn)
-            if (value.shape, value.dtype) != (each.tensor.shape, each.tensor.dtype):
-                raise ArgumentError(
-                    f"{each.fqn} is {_described(each.tensor)}, build() makes {_described(value)}.",
-                    remedy="build= makes the same model as the one that was split.",
-                )
-            each.tensor.copy_(value)
+def _built(build: Build, held: Sequence[Held], seed: int) -> dict[str, torch.Tensor]:
+    """Return what the constructor makes of some tensors, each with memory of its own."""
+    values = rebuilt(build, [each.fqn for each in held], seed) if held else {}
+    seen: set[int] = set()
+    for each in held:
+        value = values[each.fqn]
+        if (value.shape, value.dtype) != (each.tensor.shape, each.tensor.dtype):
+            raise ArgumentError(
+                f"{each.fqn} is {_described(each.tensor)}, build() makes {_described(value)}.",
+                remedy="build= makes the same model as the one that was split.",
+            )
+        storage = value.untyped_storage()
+        if storage.nbytes() != value.nbytes or storage._cdata in seen:
+            values[each.fqn] = value.clone()
+        seen.add(storage._cdata)
+    return values
 
 
 def _described(tensor: torch.Tensor) -> str:

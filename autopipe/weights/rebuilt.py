@@ -4,8 +4,8 @@ The constructor runs twice on the CPU, under a dispatch mode that decides for ea
 made, whether it gets memory or is a fake tensor::
 
     1st run   none does; which of them each parameter and buffer came from is noted
-    2nd run   those behind the wanted ones do. A draw into one of the others goes into memory that is given
-              back at once, so that the random stream runs on as it would have
+    2nd run   those behind the wanted ones do. A draw into one of the others goes into the same scratch
+              memory each time, so that the random stream runs on as it would have
 
 Small tensors are real in both runs, so that a constructor can look at their values.
 """
@@ -45,6 +45,7 @@ class _Selective(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._wanted, self._notes, self._n_made = wanted or frozenset(), wanted is None, 0
         self._fakes = FakeTensorMode(allow_non_fake_inputs=True)
         self._sources: dict[int, set[int]] = defaultdict(set)
+        self._scratch = torch.empty(0, dtype=torch.uint8)
         self._alive: list[Any] = []
 
     def sources(self, tensor: torch.Tensor) -> set[int]:
@@ -80,13 +81,26 @@ class _Selective(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run what touches a tensor without memory."""
         if _is_random(func):
-            func(*_mapped(_with_memory, args), **_mapped(_with_memory, kwargs))
+            func(*_mapped(self._with_memory, args), **_mapped(self._with_memory, kwargs))
         return self._without_memory(func, args, kwargs)
 
     def _without_memory(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run something on fake tensors: they say that they are on the CPU, as constructors may ask."""
         with self._fakes:
             return func(*args, **kwargs)
+
+    def _with_memory(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor to draw into in the place of one without memory.
+
+        The memory is always the same: allocated anew for each draw, it would not always be given back.
+        """
+        if not _is_fake(tensor):
+            return tensor.clone()
+        nbytes = tensor.untyped_storage().nbytes()
+        if self._scratch.nbytes < nbytes:
+            self._scratch = torch.empty(nbytes, dtype=torch.uint8, device="cpu")
+        drawn = self._scratch[:nbytes].view(tensor.dtype)
+        return drawn.as_strided(tensor.shape, tensor.stride())
 
     def _note(self, tensor: torch.Tensor, sources: set[int]) -> None:
         storage = tensor.untyped_storage()
@@ -120,10 +134,14 @@ def rebuilt(build: Build, fqns: Iterable[str], seed: int) -> dict[str, torch.Ten
         True
     """
     names = list(fqns)
-    model, mode = _built(build, None, seed)
-    wanted = [mode.sources(_found(model, name)) for name in names]
-    model, _ = _built(build, frozenset().union(*wanted), seed)
+    model, _ = _built(build, _sources(build, names, seed), seed)
     return {name: _found(model, name).detach() for name in names}
+
+
+def _sources(build: Build, names: Iterable[str], seed: int) -> frozenset[int]:
+    """Return the numbers of the large tensors that some tensors of a model are computed from."""
+    model, mode = _built(build, None, seed)
+    return frozenset().union(*(mode.sources(_found(model, name)) for name in names))
 
 
 def _built(build: Build, wanted: frozenset[int] | None, seed: int) -> tuple[nn.Module, _Selective]:
@@ -165,9 +183,3 @@ def _is_random(func: Any) -> bool:
 
 def _mapped(change: Callable[[torch.Tensor], torch.Tensor], values: Any) -> Any:
     return pytree.tree_map_only(torch.Tensor, change, values)
-
-
-def _with_memory(tensor: torch.Tensor) -> torch.Tensor:
-    if not _is_fake(tensor):
-        return tensor.clone()
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")

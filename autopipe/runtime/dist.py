@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -24,7 +23,8 @@ from autopipe.ir.action import Message
 from autopipe.ir.schedule import Action, Op, Schedule
 from autopipe.runtime.local import LocalTransport
 from autopipe.runtime.peers import Peers
-from autopipe.runtime.tensor_bytes import N_DESCRIPTION_BYTES, Flags, Layout, flags_of, packed
+from autopipe.runtime.tensor_bytes import N_DESCRIPTION_BYTES, Flags, Layout, order_of, packed
+from autopipe.runtime.wires import Receive, Sent, Wires
 
 _STREAM, _DESCRIPTIONS = 0, 1  # tags
 _COMPUTES_AHEAD = 2
@@ -32,26 +32,18 @@ _COMPUTES_AHEAD = 2
 LayoutOf = Callable[[Message], Layout]
 
 
-@dataclass(frozen=True, slots=True)
-class _Posted:
-    """A receive under way."""
-
-    buffer: torch.Tensor
-    layout: Layout
-    wait: Callable[[str], None]
-
-
 class DistTransport:
     """Carries messages between the stages of this process and those of others.
 
     Args:
         peers: The ranks.
+        wires: Carry one tensor.
         devices: ``[n_stages]``; only those of the stages here are looked at.
     """
 
-    def __init__(self, peers: Peers, devices: Sequence[torch.device]) -> None:
+    def __init__(self, peers: Peers, wires: Wires, devices: Sequence[torch.device]) -> None:
         """Start with nothing under way."""
-        self._peers, self._devices = peers, tuple(devices)
+        self._peers, self._wires, self._devices = peers, wires, tuple(devices)
         self._local = LocalTransport(devices)
         self._changed: dict[tuple[object, Message], Layout] = {}
         self.clear()
@@ -80,6 +72,7 @@ class DistTransport:
         self._steps = {
             action: step for other in schedule.rows for step, action in enumerate(other) if action.op.is_comm
         }
+        self._wires.open({(self._rank_of[action.stage], self._peer(action)) for action in self._steps})
         self._post_until(_COMPUTES_AHEAD)
         return [self._peers.rank]
 
@@ -92,13 +85,13 @@ class DistTransport:
         agreed = self._agreed(action.message)
         requires_grad = tensor is not None and tensor.requires_grad and action.carries == "F"
         received_at = self._steps[_other_end(action)]
-        buffer = packed(tensor, agreed, requires_grad=requires_grad)
-        self._sent[peer].append((received_at, self._peers.send(buffer, peer, _STREAM)))
-        if tensor is not None and Flags.OTHER_LAYOUT in flags_of(buffer):
+        sent = self._wires.send(tensor, agreed, peer, _STREAM, requires_grad=requires_grad)
+        self._sent[peer].append((received_at, sent))
+        if tensor is not None and Flags.OTHER_LAYOUT in sent.flags:
             layout = Layout.of(tensor)
             self._changed[self._call, action.message] = layout
             for more in (layout.described(), packed(tensor, layout, requires_grad=False)):
-                self._sent[peer].append((received_at, self._peers.send(more, peer, _DESCRIPTIONS)))
+                self._sent[peer].append((received_at, self._wires.send_bytes(more, peer, _DESCRIPTIONS)))
 
     def is_ready(self, action: Action) -> bool:
         """Whether ``receive`` may be called: from another rank always, as it can wait there."""
@@ -110,30 +103,28 @@ class DistTransport:
         if peer == self._peers.rank:
             return self._local.receive(action)
         self._post_until(self._computes_before[action] + _COMPUTES_AHEAD)
-        posted = self._posted.pop(action)
-        posted.wait(str(action))
+        flags, tensor = self._posted.pop(action)(str(action))
         self._let_go(peer, self._steps[_other_end(action)])
-        flags, layout, buffer = flags_of(posted.buffer), posted.layout, posted.buffer
         if Flags.THERE not in flags:
             return None
         if Flags.OTHER_LAYOUT in flags:
-            layout, buffer = self._described(action, peer)
-        tensor = layout.view(buffer).to(self._devices[action.stage])
-        return tensor.requires_grad_(Flags.REQUIRES_GRAD in flags)
+            tensor = self._described(action, peer)
+        return tensor.to(self._devices[action.stage]).requires_grad_(Flags.REQUIRES_GRAD in flags)
 
     def finish(self) -> None:
-        """Wait until everything that was sent is gone."""
+        """Wait until everything that was sent is gone, and what was received is there."""
+        self._wires.finish()
         for sent in self._sent.values():
             while sent:
-                sent.popleft()[1]()
+                sent.popleft()[1].wait()
 
     def clear(self) -> None:
         """Forget what is under way, and what changed: after a failure the ends may know different things."""
         self._local.clear()
         self._changed.clear()
-        self._posted: dict[Action, _Posted] = {}
+        self._posted: dict[Action, Receive] = {}
         self._to_post: deque[Action] = deque()
-        self._sent: defaultdict[int, deque[tuple[int, Callable[[], None]]]] = defaultdict(deque)
+        self._sent: defaultdict[int, deque[tuple[int, Sent]]] = defaultdict(deque)
 
     def _peer(self, action: Action) -> int:
         assert action.peer is not None
@@ -147,24 +138,22 @@ class DistTransport:
         while self._to_post and self._computes_before[self._to_post[0]] <= n_computes:
             action = self._to_post.popleft()
             layout = self._agreed(action.message)
-            buffer = layout.buffer()
-            wait = self._peers.post(buffer, self._peer(action), _STREAM)
-            self._posted[action] = _Posted(buffer, layout, wait)
+            self._posted[action] = self._wires.post(layout, self._peer(action), _STREAM)
 
     def _let_go(self, peer: int, step: int) -> None:
         """Forget messages that a peer received before it took the step that we know it took."""
         sent = self._sent[peer]
-        while sent and sent[0][0] < step:
-            sent.popleft()[1]()
+        while sent and sent[0][0] < step and sent[0][1].is_gone():
+            sent.popleft()[1].wait()
 
-    def _described(self, action: Action, peer: int) -> tuple[Layout, torch.Tensor]:
+    def _described(self, action: Action, peer: int) -> torch.Tensor:
         description = torch.empty(N_DESCRIPTION_BYTES, dtype=torch.uint8)
         self._peers.post(description, peer, _DESCRIPTIONS)(str(action))
         layout = Layout.read(description)
         self._changed[self._call, action.message] = layout
         buffer = layout.buffer()
         self._peers.post(buffer, peer, _DESCRIPTIONS)(str(action))
-        return layout, buffer
+        return layout.view(buffer, order_of(buffer, layout))
 
 
 def _other_end(action: Action) -> Action:

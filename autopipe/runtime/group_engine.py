@@ -9,7 +9,7 @@ Every call has three parts::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -23,10 +23,10 @@ from autopipe.ir.action import Message
 from autopipe.ir.stages import StagedModel
 from autopipe.ir.structure import tensors_in
 from autopipe.runtime.agreement import Agreement
-from autopipe.runtime.checkpoint import load_part, part_of
 from autopipe.runtime.dist import DistTransport
 from autopipe.runtime.engine import Engine, StepOutput
 from autopipe.runtime.handshake import agree, record_of
+from autopipe.runtime.held_part import HeldPart
 from autopipe.runtime.layouts import layouts_of
 from autopipe.runtime.microbatches import StagedFor
 from autopipe.runtime.norms import clip_over_ranks
@@ -36,9 +36,10 @@ from autopipe.runtime.scalars import scalar_from, scalar_to
 from autopipe.runtime.shares import Shares
 from autopipe.runtime.step import Step
 from autopipe.runtime.transport import Transport
+from autopipe.runtime.wires import wires_between
 
 
-class GroupEngine(Engine):
+class GroupEngine(HeldPart, Engine):
     """Runs the stages of one rank of a process group; every rank has one, and makes the same calls.
 
     Stage s lives on rank s mod the size of the group. A rank trains, and returns as parameters and state,
@@ -177,10 +178,11 @@ class GroupEngine(Engine):
     def _connect(self) -> tuple[Transport, TiedCopies]:
         self._check_one_device()
         agree(self._peers, record_of(self._model, self._staged, self._options))
+        wires = wires_between(self._peers, self._device)
         self._peers.connect()
         self._rank_of_stage = self._schedules.computes(self._cutter.n_microbatches).rank_of_stage
-        self._shares = Shares(self._model, self._staged, self._rank_of_stage, self._peers)
-        self._messages = DistTransport(self._peers, self._devices)
+        self._shares = Shares(self._model, self._staged, self._rank_of_stage, self._peers.rank, wires)
+        self._messages = DistTransport(self._peers, wires, self._devices)
         return self._messages, self._shares
 
     def _stages_here(self) -> Sequence[int]:
@@ -203,10 +205,10 @@ class GroupEngine(Engine):
         self._messages.expect(layout_of, (tuple(map(id, batch.staged)), batch.samples, step.trains))
 
     def _loss(self, step: Step) -> torch.Tensor:
+        self._messages.finish()  # before the loss is read: a device may wait for a rank that is lost
         mine = scalar_to(super()._loss(step)) if self._holds_last else b""
         answers = self._finish(mine)
-        device = self._devices[self._stages_here()[0]]
-        return scalar_from(answers[self._rank_of_stage[-1]]).to(device)
+        return scalar_from(answers[self._rank_of_stage[-1]]).to(self._device)
 
     def _output(self, step: Step, weights: Sequence[float]) -> Any:
         return super()._output(step, weights) if self._holds_last else None
@@ -215,6 +217,10 @@ class GroupEngine(Engine):
         """Wait until every rank came to the end of the call."""
         self._messages.finish()
         return self._peers.gather(mine, "the end of the call")
+
+    @property
+    def _device(self) -> torch.device:
+        return self._devices[self._stages_here()[0]]
 
     @property
     def _holds_last(self) -> bool:
@@ -229,16 +235,6 @@ class GroupEngine(Engine):
                 remedy="devices=torch.device(...), one device a rank",
             )
 
-    # What this rank trains
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over the parameters that this rank's stages own, each once."""
-        return (parameter for _, parameter in self.named_parameters())
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Iterate over the parameters that this rank's stages own, with the model's FQNs."""
-        return self._shares.named_parameters()
-
     def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
         """Clip the norm of the gradients of all ranks together; every rank makes the same call.
 
@@ -252,31 +248,6 @@ class GroupEngine(Engine):
         with self._together():
             order = [fqn for fqn, _ in self._model.named_parameters()]
             return clip_over_ranks(dict(self.named_parameters()), order, self._peers, max_norm, norm_type)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return this rank's part of the model's state dict, and ``_autopipe.seed`` and ``_autopipe.step``.
-
-        A tied tensor is there under every FQN that the model has for it, on its owner's rank;
-        ``torch.distributed.checkpoint`` puts the parts together.
-
-        Returns:
-            FQN -> tensor.
-        """
-        return part_of(self._model, self._shares.names_here(), self._seed, self._step)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what ``state_dict`` gave, or the whole model's state dict.
-
-        Args:
-            state: FQN -> tensor; what other ranks own may be missing.
-
-        Raises:
-            ArgumentError: If a tensor that this rank owns is missing.
-            RuntimeError: By torch, if the tensors do not fit the model.
-        """
-        seed, step = load_part(self._model, self._shares.names_here(), state)
-        self._seed = self._seed if seed is None else seed
-        self._step = self._step if step is None else step
 
     # The end
 

@@ -17,7 +17,9 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
 from autopipe.errors import ArgumentError, AutopipeError, EngineError, PlanMismatchError
+from autopipe.runtime.answered import answered
 from autopipe.runtime.first_cause import FirstCause, PeerLost
+from autopipe.runtime.lanes import Lanes
 
 _POLL_S = 0.002
 _GRACE = 0.1  # share of the timeout that is kept for finding out who was lost
@@ -48,6 +50,7 @@ class Peers:
         self._store = c10d.PrefixStore(f"autopipe/{number}", store)
         self._generation = -1
         self._gloo: Any = None
+        self._lanes: Lanes | None = None
         self._renew()
 
     # Finding each other
@@ -82,8 +85,14 @@ class Peers:
         if self._gloo is not None:
             return
         self.introduce(b"", "here")
-        with _answered("connecting", range(self.n_ranks)):
+        with answered("connecting", range(self.n_ranks)):
             self._gloo = dist.ProcessGroupGloo(self._here, self.rank, self.n_ranks, self._patience)
+            if self._lanes is not None:
+                self._lanes.connect(self._here, self._patience)
+
+    def use(self, lanes: Lanes) -> None:
+        """Take lanes to connect, and to give up, together with the rest."""
+        self._lanes = lanes
 
     @property
     def are_connected(self) -> bool:
@@ -135,28 +144,28 @@ class Peers:
         mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         everybodys = [torch.empty_like(mine) for _ in range(self.n_ranks)]
         others = [rank for rank in range(self.n_ranks) if rank != self.rank]
-        with _answered(what, others):
+        with answered(what, others):
             self._gloo.allgather([everybodys], [mine]).wait(self._patience)
         return [each.numpy().tobytes() for each in everybodys]
 
     def send(self, buffer: torch.Tensor, peer: int, tag: int) -> Callable[[], None]:
         """Start to send bytes; the function returned waits until they are gone, and keeps them until then."""
-        with _answered(f"a message to rank {peer}", [peer]):
+        with answered(f"a message to rank {peer}", [peer]):
             work = self._gloo.send([buffer], peer, tag)
 
         def wait(_kept: torch.Tensor = buffer) -> None:
-            with _answered(f"a message to rank {peer}", [peer]):
+            with answered(f"a message to rank {peer}", [peer]):
                 work.wait(self._patience)
 
         return wait
 
     def post(self, buffer: torch.Tensor, peer: int, tag: int) -> Callable[[str], None]:
         """Start to receive bytes; the function returned waits for them, and takes what to call them."""
-        with _answered(f"a message from rank {peer}", [peer]):
+        with answered(f"a message from rank {peer}", [peer]):
             work = self._gloo.recv([buffer], peer, tag)
 
         def wait(what: str) -> None:
-            with _answered(what, [peer]):
+            with answered(what, [peer]):
                 work.wait(self._patience)
 
         return wait
@@ -209,6 +218,11 @@ class Peers:
                 with suppress(RuntimeError):
                     nothing = torch.empty(1, dtype=torch.uint8)
                     self._gloo.recv([nothing], peer, _NEVER_SENT).wait(timedelta(milliseconds=1))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lanes is not None:
+            self._lanes.abort()
         self._gloo = None
 
     def close(self) -> None:
@@ -216,21 +230,7 @@ class Peers:
         if self._gloo is not None:
             with suppress(RuntimeError):
                 self._cause.leave()
-            self._gloo = None
-
-
-class _answered:
-    """Turns what torch raises about a connection into a ``PeerLost``."""
-
-    def __init__(self, what: str, peers: Sequence[int]) -> None:
-        self._what, self._peers = what, peers
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, RuntimeError) and not isinstance(error, AutopipeError):
-            raise PeerLost(self._what, self._peers, error) from None
+            self._let_go()
 
 
 def located(error: BaseException, rank: int) -> AutopipeError:

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from autopipe.ir.stages import StagedModel
-from autopipe.runtime.peers import Peers
-from autopipe.runtime.tensor_bytes import Flags, Layout, flags_of, packed
+from autopipe.runtime.tensor_bytes import Flags, Layout
+from autopipe.runtime.wires import Wires
 
 _TIED = 2  # tag
 
@@ -34,14 +34,16 @@ class Shares:
         model: The user's model, whole on every rank.
         example: The split for the example.
         rank_of_stage: ``[n_stages]``.
-        peers: The ranks.
+        rank: This one.
+        wires: Lead to the others.
     """
 
     def __init__(
-        self, model: nn.Module, example: StagedModel, rank_of_stage: Sequence[int], peers: Peers
+        self, model: nn.Module, example: StagedModel, rank_of_stage: Sequence[int], rank: int, wires: Wires
     ) -> None:
         """Find the owners; nothing is copied."""
-        self._model, self._rank_of_stage, self._peers = model, tuple(rank_of_stage), peers
+        self._model, self._rank_of_stage = model, tuple(rank_of_stage)
+        self._rank, self._wires = rank, wires
         self._owner = {fqn: self._rank_of_stage[users[0]] for fqn, users in example.parameters_of.items()}
         for fqn, _ in model.named_parameters():
             self._owner.setdefault(fqn, 0)
@@ -52,7 +54,7 @@ class Shares:
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Iterate over the parameters that this rank owns."""
         for fqn, parameter in self._model.named_parameters():
-            if self.owner(fqn) == self._peers.rank:
+            if self.owner(fqn) == self._rank:
                 yield fqn, parameter
 
     def owner(self, fqn: str) -> int:
@@ -67,7 +69,7 @@ class Shares:
         found = set()
         for fqn, tensor in self._model.state_dict(keep_vars=True).items():
             owner = self.owner(canonical.get(id(tensor), fqn))
-            if owner == self._peers.rank:
+            if owner == self._rank:
                 found.add(fqn)
         return frozenset(found)
 
@@ -111,7 +113,7 @@ class Shares:
     def drop_gradients(self) -> None:
         """Forget the gradients of the copies that are here."""
         for fqn, user in self._copies():
-            if user == self._peers.rank:
+            if user == self._rank:
                 self._tensor(fqn).grad = None
 
     def _copies(self) -> list[tuple[str, int]]:
@@ -126,24 +128,23 @@ class Shares:
         take: Callable[[torch.Tensor, torch.Tensor], None],
     ) -> None:
         """Carry out the moves (FQN, from rank, to rank) that begin or end here."""
-        arriving = []
+        self._wires.open({(src, dst) for _, src, dst in moves})
+        arriving, sent = [], []
         for fqn, src, dst in moves:
-            if dst == self._peers.rank:
+            if dst == self._rank:
                 layout = Layout.of(self._tensor(fqn))
-                buffer = layout.buffer()
-                arriving.append((fqn, layout, buffer, self._peers.post(buffer, src, _TIED)))
-        sent = []
+                arriving.append((fqn, self._wires.post(layout, src, _TIED)))
         for fqn, src, dst in moves:
-            if src == self._peers.rank:
+            if src == self._rank:
                 tensor = self._tensor(fqn)
-                message = packed(value(tensor), Layout.of(tensor), requires_grad=False)
-                sent.append(self._peers.send(message, dst, _TIED))
-        for fqn, layout, buffer, wait in arriving:
-            wait(f"{what} {fqn}")
-            if Flags.THERE in flags_of(buffer):
-                take(self._tensor(fqn), layout.view(buffer))
-        for wait_sent in sent:
-            wait_sent()
+                agreed = Layout.of(tensor)
+                sent.append(self._wires.send(value(tensor), agreed, dst, _TIED, requires_grad=False))
+        for fqn, receive in arriving:
+            flags, found = receive(f"{what} {fqn}")
+            if Flags.THERE in flags:
+                take(self._tensor(fqn), found)
+        for each in sent:
+            each.wait()
 
     def _tensor(self, fqn: str) -> torch.Tensor:
         prefix, _, name = fqn.rpartition(".")

@@ -31,6 +31,7 @@ class Use(nn.Linear):
         assert not mask.requires_grad
         assert not fixed.requires_grad
         assert turned.requires_grad
+        assert turned.t().is_contiguous()
         found = super().forward(turned.t()) * mask + ints + both.abs() + fixed
         return found + 0 * half.detach()
 

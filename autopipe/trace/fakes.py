@@ -11,6 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from autopipe.trace.dim_order import dim_order, empty_in_order
 from autopipe.trace.sizes import Sizes
 from autopipe.trace.values import Values
 
@@ -23,7 +24,7 @@ def fake_arguments(
     for index, hole in enumerate(holes):
         shape = sizes.open_shape(index, tuple(hole.shape), hole.dtype)
         with mode, torch.no_grad():
-            fake = torch.empty(shape, dtype=hole.dtype, device=device)
+            fake = empty_in_order(shape, dim_order(hole), hole.dtype, device)
         fakes.append(fake.requires_grad_(hole.requires_grad))
     return fakes
 

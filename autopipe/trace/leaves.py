@@ -75,13 +75,18 @@ def refuse_hooks_around(model: nn.Module) -> None:
             where=type(model).__name__,
             remedy="register the hooks on the modules inside it, or wrap the model in another module",
         )
-    on_all = [name for name in _GLOBAL_HOOKS if getattr(nn_module, name)]
-    if on_all:
+    if has_hooks_on_all():
+        on_all = [name for name in _GLOBAL_HOOKS if getattr(nn_module, name)]
         raise CaptureError(
             "there are hooks on all modules, and stages do not call the modules that are seen through.",
             where=f"torch.nn.modules.module.{on_all[0]}",
             remedy="remove them while the split model runs, or register them on the modules that need them",
         )
+
+
+def has_hooks_on_all() -> bool:
+    """Whether hooks run around every module, such as those of ``register_module_forward_hook``."""
+    return any(getattr(nn_module, name) for name in _GLOBAL_HOOKS)
 
 
 def why_leaf(module: nn.Module) -> str | None:
@@ -101,7 +106,7 @@ def why_leaf(module: nn.Module) -> str | None:
         return "it is a TorchScript module"
     if is_compiled(module):
         return "it is compiled"
-    if next(module.children(), None) is None:
+    if not module._modules or all(child is None for child in module._modules.values()):
         return ""
     if parametrize.is_parametrized(module):
         return "it is parametrized"

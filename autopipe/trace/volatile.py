@@ -30,7 +30,7 @@ def mark_volatile(module: nn.Module, name: str) -> bool:
 
 def volatile_attributes(module: nn.Module) -> Collection[str]:
     """Return the attributes that the module's own forward was seen to change."""
-    return _known.get(module, ())
+    return _known.get(module, ()) if _known else ()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from autopipe.globs import check_matches, checked_globs, checked_groups, checked
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.plan import Plan
 from autopipe.partition.least_step import check_objective
-from autopipe.schedule import build
+from autopipe.schedule import build, check_size
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -24,9 +24,6 @@ UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 COSTS = ("roofline", "measured")
 MICROBATCHES_A_STAGE = 4
 """So many keep the bubble of 1F1B below a fifth (Huang et al., GPipe, 2019, section 2.3)."""
-
-MAX_ACTIONS = 4 * 10**6
-"""Of a schedule: it is built in seconds. 512 stages with four microbatches each have half as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,17 +232,7 @@ def _check_schedule(name: str, n_stages: int, n_microbatches: int, n_ranks: int)
             why="Every rank holds at least one stage.",
             remedy=f"n_ranks={n_stages}",
         )
-    n_actions = 2 * n_stages * n_microbatches
-    if n_actions > MAX_ACTIONS:
-        most = MAX_ACTIONS // 2 // n_stages
-        raise ArgumentError(
-            f"{n_stages} stages with {n_microbatches} microbatches are too many.",
-            why=f"A step would have {n_actions} actions, a forward and a backward of every microbatch on "
-            f"every stage; autopipe plans {MAX_ACTIONS}.",
-            remedy=f"n_microbatches={most} or fewer, each of more samples."
-            if most >= n_stages
-            else "fewer stages.",
-        )
+    check_size(n_stages, n_microbatches)
 
 
 def _hardware(model: nn.Module, choice: str | Hardware | None) -> Hardware:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -26,8 +27,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
-for function in (inspect, plan, show, simulate, doctor):
-    app.command(epilog=EPILOG)(command(function))
+COMMANDS: tuple[tuple[Callable[..., str], str], ...] = (
+    (inspect, "What each module costs, and how many legal cuts there are."),
+    (plan, "Split a model into stages, say how good the split is, save it."),
+    (show, "A saved plan as text, and as pictures."),
+    (simulate, "A saved plan's training step on a clock."),
+    (doctor, "What the capture cannot see through, and what would help."),
+)
+for function, words in COMMANDS:
+    app.command(short_help=words, epilog=EPILOG)(command(function))
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,10 +13,13 @@ from typing import Any
 
 import typer
 
+from autopipe.cli.option_words import in_option_words
 from autopipe.errors import ArgumentError, AutopipeError, PartitionError
 
 NO_SUCH_SPLIT, USAGE, OUR_BUG = 1, 2, 3
 """Exit codes; 0 is success, and the command line's own parser ends with 2 too."""
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""What shells show of a command that Ctrl-C ended, or whose reader went away (128 + the signal)."""
 
 
 def command(function: Callable[..., str]) -> Callable[..., None]:
@@ -32,15 +36,34 @@ def command(function: Callable[..., str]) -> Callable[..., None]:
     def run(**options: Any) -> None:
         try:
             text = function(**options)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
         except (AutopipeError, OSError) as error:
             raise typer.Exit(_reported(error, options["debug"])) from error
         except Exception:
             typer.echo("This is a bug of autopipe; please report it with the lines below.", err=True)
             traceback.print_exc()
             raise typer.Exit(OUR_BUG) from None
-        typer.echo(text)
+        _print(text)
 
     return run
+
+
+def _print(text: str) -> None:
+    """Write the text to stdout, which may be a pipe that nobody reads any more, or a full disk.
+
+    Raises:
+        typer.Exit: If it cannot be written.
+    """
+    try:
+        typer.echo(text)
+    except OSError as error:
+        # What is left in the buffer must not be complained about when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(PIPE_CLOSED) from None
+        typer.echo(f"stdout cannot be written: {error.strerror}.", err=True)
+        raise typer.Exit(USAGE) from None
 
 
 def _reported(error: AutopipeError | OSError, debug: bool) -> int:
@@ -48,7 +71,7 @@ def _reported(error: AutopipeError | OSError, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     else:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        typer.echo(f"{type(error).__name__}: {in_option_words(str(error))}", err=True)
     return NO_SUCH_SPLIT if isinstance(error, PartitionError) else USAGE
 
 

@@ -108,7 +108,7 @@ def config_path(spec: str) -> Path | None:
         ArgumentError: If there is no such file.
     """
     path = Path(spec)
-    if path.is_dir():
+    if spec and path.is_dir():
         path /= "config.json"
     if path.suffix != ".json":
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -21,7 +23,7 @@ def asked_for(files: Mapping[str, Path | None], suffixes: Mapping[str, str]) -> 
         Option -> path, of those given.
 
     Raises:
-        ArgumentError: If a path ends otherwise, or lies in no folder.
+        ArgumentError: If a path ends otherwise, lies in no folder, or cannot be written.
 
     Example:
         >>> asked_for({"--svg": Path("a.svg"), "--dot": None}, {"--svg": ".svg"})
@@ -36,9 +38,25 @@ def asked_for(files: Mapping[str, Path | None], suffixes: Mapping[str, str]) -> 
             )
         if not path.parent.is_dir():
             raise ArgumentError(f"{option}: there is no folder {path.parent}.")
+        if path.is_dir():
+            raise ArgumentError(f"{option}: {path} is a folder.", remedy=f"{option} {path}/NAME{suffix}")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ArgumentError(f"{option}: {path} cannot be written.", why="Permission denied.")
     return given
 
 
-def written(path: Path) -> None:
-    """Say on stderr that a file is there."""
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Write a file, and say on stderr that it is there.
+
+    Args:
+        path: The file, for messages.
+
+    Raises:
+        ArgumentError: If the system refuses, as it does when the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be written.", why=f"{error.strerror}.") from error
     typer.echo(f"{path} written", err=True)

@@ -12,7 +12,7 @@ from autopipe.cli import options
 from autopipe.cli.command import as_json
 from autopipe.cli.making import Making
 from autopipe.cli.model_source import ModelSource
-from autopipe.cli.outputs import asked_for, written
+from autopipe.cli.outputs import asked_for, writing
 from autopipe.cli.settings import parse_settings
 from autopipe.errors import ArgumentError
 
@@ -122,8 +122,8 @@ def plan(  # noqa: PLR0913, PLR0917 - a parameter an option
         objective=objective,
     )
     if output is not None:
-        made.save(output)
-        written(output)
+        with writing(output):
+            made.save(output)
     if json:
         return as_json(made.to_json())
     from autopipe.view import summary
@@ -153,7 +153,7 @@ def pins_from(given: Iterable[str]) -> dict[str, int]:
         >>> pins_from(["embed=0", "head=-1"])
         {'embed': 0, 'head': -1}
     """
-    pins = parse_settings(given, "--pin")
+    pins = parse_settings(given, "--pin", "GLOB=STAGE")
     for glob, stage in pins.items():
         if type(stage) is not int:
             raise ArgumentError(f"--pin: {glob!r} is pinned to {stage!r}.", remedy=f"--pin '{glob}=0'")

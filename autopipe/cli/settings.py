@@ -11,12 +11,13 @@ from autopipe.errors import ArgumentError
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 
-def parse_settings(given: Iterable[str], option: str = "--set") -> dict[str, Any]:
+def parse_settings(given: Iterable[str], option: str = "--set", form: str = "name=value") -> dict[str, Any]:
     """Read settings; a value is a Python literal, or else a text.
 
     Args:
         given: Texts ``name=value``.
         option: The option, as messages call it.
+        form: What is written after it, as messages show it.
 
     Returns:
         Name -> value.
@@ -32,7 +33,7 @@ def parse_settings(given: Iterable[str], option: str = "--set") -> dict[str, Any
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise ArgumentError(f"{option} {text!r} sets nothing.", remedy=f"{option} name=value")
+            raise ArgumentError(f"{option} {text!r} sets nothing.", remedy=f"{option} {form}")
         if name.strip() in found:
             raise ArgumentError(f"{option} gives {name.strip()!r} twice.")
         found[name.strip()] = _value(value.strip())

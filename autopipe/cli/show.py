@@ -9,7 +9,7 @@ import typer
 
 from autopipe.cli import options
 from autopipe.cli.command import as_json
-from autopipe.cli.outputs import asked_for, written
+from autopipe.cli.outputs import asked_for, writing
 from autopipe.cli.plan_digest import plan_digest
 from autopipe.ir.plan import Plan
 from autopipe.progress import progress
@@ -39,13 +39,13 @@ def show(
     """Print the summary of a saved plan, and draw it."""
     files = {"--html": html, "--svg": svg, "--dot": dot, "--mmd": mmd}
     pictures = asked_for(files, {option: option.replace("--", ".") for option in files})
-    loaded = Plan.load(plan)
     from autopipe.view import draw, summary
 
     with progress(None) as say:
+        say(f"reading {plan}")
+        loaded = Plan.load(plan)
         for path in pictures.values():
             say(f"drawing {path}")
-            draw(loaded, path)
-    for path in pictures.values():
-        written(path)
+            with writing(path):
+                draw(loaded, path)
     return as_json(plan_digest(loaded)) if json else summary(loaded)

@@ -9,7 +9,7 @@ import typer
 
 from autopipe.cli import options
 from autopipe.cli.command import as_json
-from autopipe.cli.outputs import asked_for, written
+from autopipe.cli.outputs import asked_for, writing
 from autopipe.ir.plan import Plan
 from autopipe.progress import progress
 
@@ -35,22 +35,25 @@ def simulate(
 ) -> str:
     """Predict the training step of a saved plan: how long, how much of it idle, and what waits for what."""
     pictures = asked_for({"--trace": trace, "--svg": svg}, {"--trace": ".json", "--svg": ".svg"})
-    loaded = Plan.load(plan)
     from autopipe.schedule import build
     from autopipe.schedule.predict import predict
     from autopipe.view import draw_timeline, gantt_text
 
-    asked = build(
-        schedule or loaded.schedule.name,
-        loaded.n_stages,
-        microbatches or loaded.schedule.n_microbatches,
-        loaded.schedule.n_ranks,
-    )
     with progress(None) as say:
+        say(f"reading {plan}")
+        loaded = Plan.load(plan)
         say("simulating the step")
+        asked = build(
+            schedule or loaded.schedule.name,
+            loaded.n_stages,
+            microbatches or loaded.schedule.n_microbatches,
+            loaded.schedule.n_ranks,
+        )
         timeline = predict(asked, loaded.partition, loaded.transfers, loaded.hardware)
-    for path in pictures.values():
-        written(draw_timeline(timeline, path, title=f"{loaded.fingerprint.model}, {asked.name}"))
+        for path in pictures.values():
+            say(f"drawing {path}")
+            with writing(path):
+                draw_timeline(timeline, path, title=f"{loaded.fingerprint.model}, {asked.name}")
     if not json:
         return gantt_text(timeline)
     return as_json(

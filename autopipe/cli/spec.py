@@ -32,13 +32,13 @@ def thing_at(spec: str, option: str) -> Any:
         >>> thing_at("math:floor", "--example")(2.5)
         2
     """
-    place, colon, name = spec.rpartition(":")
-    if not (place and colon and name):
+    place, _, name = spec.rpartition(":")
+    is_file = place.endswith(".py")
+    if not (_is_dotted(name) and (is_file or _is_dotted(place))):
         raise ArgumentError(
-            f"{option}: {spec!r} names nothing to call.",
-            remedy="package.module:callable, or path/to/file.py:callable",
+            f"{option}: {spec!r} names nothing to call.", remedy=_file_of(place or spec, name)
         )
-    module = _file(place, option) if place.endswith(".py") else _module(place, option)
+    module = _file(place, option) if is_file else _module(place, option)
     try:
         return reduce(getattr, name.split("."), module)
     except AttributeError:
@@ -50,6 +50,18 @@ def thing_at(spec: str, option: str) -> Any:
             if near
             else "a function of that file that returns what is asked for.",
         ) from None
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _file_of(path: str, name: str) -> str:
+    """What was probably meant, where a file's name was given without its suffix or without a callable."""
+    file = path if path.endswith(".py") else f"{path}.py"
+    if not Path(file).is_file():
+        return "package.module:callable, or path/to/file.py:callable"
+    return f"{file}:{name if name.isidentifier() else 'callable'}"
 
 
 def _module(name: str, option: str) -> ModuleType:
@@ -68,18 +80,38 @@ def _module(name: str, option: str) -> ModuleType:
 
 
 def _file(path: str, option: str) -> ModuleType:
+    """Run a file as a module, once: what two specs name in it belongs together."""
     file = Path(path)
     if not file.is_file():
         raise ArgumentError(f"{option}: there is no file {path}.", where=f"in {Path.cwd()}")
+    _importable(Path.cwd())
     _importable(file.resolve().parent)
-    found = importlib.util.spec_from_file_location(file.stem, file)
+    # Another module of that name, such as one of Python's own, keeps its place.
+    names = (file.stem, f"{file.stem} of {file.resolve().parent}")
+    for name in names:
+        if (there := sys.modules.get(name)) is not None and _is_of(there, file):
+            return there
+    name = next(name for name in names if name not in sys.modules)
+    with users_code(f"{option}: running {path}"):
+        return _run(file, name)
+
+
+def _is_of(module: ModuleType, file: Path) -> bool:
+    return Path(getattr(module, "__file__", None) or ".").resolve() == file.resolve()
+
+
+def _run(file: Path, name: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(name, file)
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     # Dataclasses and pickle look a class up by the name of its module.
-    sys.modules[file.stem] = module
-    with users_code(f"{option}: running {path}"):
+    sys.modules[name] = module
+    try:
         found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

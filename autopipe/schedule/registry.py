@@ -10,7 +10,10 @@ from autopipe.schedule.gpipe import gpipe_row
 from autopipe.schedule.merge import place
 from autopipe.schedule.one_f_one_b import one_f_one_b_row
 
-__all__ = ["ROWS", "build", "schedule_names"]
+__all__ = ["MAX_ACTIONS", "ROWS", "build", "check_size", "schedule_names"]
+
+MAX_ACTIONS = 4 * 10**6
+"""Of a schedule: it is built in seconds. 512 stages with four microbatches each have half as many."""
 
 RowOfStage = Callable[[int, int, int], tuple[Action, ...]]  # (stage, n_stages, n_microbatches) -> its row
 
@@ -30,6 +33,29 @@ def schedule_names() -> tuple[str, ...]:
     return tuple(sorted(ROWS))
 
 
+def check_size(n_stages: int, n_microbatches: int) -> None:
+    """Check that a schedule is small enough to be built, without the work of building it.
+
+    Args:
+        n_stages: Stages of the pipeline, 1 or more.
+        n_microbatches: Microbatches of a step.
+
+    Raises:
+        ArgumentError: If there would be more actions than ``MAX_ACTIONS``.
+    """
+    n_actions = 2 * n_stages * n_microbatches
+    if n_actions > MAX_ACTIONS:
+        most = MAX_ACTIONS // 2 // n_stages
+        raise ArgumentError(
+            f"{n_stages} stages with {n_microbatches} microbatches are too many.",
+            why=f"A step would have {n_actions} actions, a forward and a backward of every microbatch on "
+            f"every stage; autopipe plans {MAX_ACTIONS}.",
+            remedy=f"n_microbatches={most} or fewer, each of more samples."
+            if most >= n_stages
+            else "fewer stages.",
+        )
+
+
 def build(name: str, n_stages: int, n_microbatches: int, n_ranks: int | None = None) -> Schedule:
     """Build a schedule by name.
 
@@ -43,7 +69,8 @@ def build(name: str, n_stages: int, n_microbatches: int, n_ranks: int | None = N
         The schedule without comms.
 
     Raises:
-        ArgumentError: If the name is unknown, if a count is below 1, or if there are more ranks than stages.
+        ArgumentError: If the name is unknown, if a count is below 1 or too large, or if there are more ranks
+            than stages.
 
     Example:
         >>> print(build("1f1b", n_stages=3, n_microbatches=4))
@@ -62,5 +89,6 @@ def build(name: str, n_stages: int, n_microbatches: int, n_ranks: int | None = N
     if n_ranks > n_stages:
         why = "Every rank holds at least one stage."
         raise ArgumentError(f"{n_ranks} ranks for {n_stages} stages.", why=why, remedy=f"n_ranks={n_stages}")
+    check_size(n_stages, n_microbatches)
     stage_rows = [ROWS[name](stage, n_stages, n_microbatches) for stage in range(n_stages)]
     return place(name, stage_rows, n_microbatches, n_ranks)

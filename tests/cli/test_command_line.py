@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autopipe import __version__
-from tests.cli.running import EXAMPLE, MODEL, SMALL, complaint, run
+from tests.cli.running import EXAMPLE, MODEL, SMALL, complaint, run, saved_plan
 
 ROOT = Path(__file__).parents[2]
 NEEDS_NO_TORCH = (
@@ -87,6 +88,75 @@ def test_no_such_split_ends_with_1() -> None:
         "a word of the user's\nPartitionError: asked for 50 stages"
     )
     assert "InfeasibleError" in complaint("plan", *MODEL, "-s", 2, "--memory-limit", "100B", expect=1)
+
+
+def test_remedies_are_options() -> None:
+    assert "Try: --stages 9 or fewer" in complaint("plan", *MODEL, "-s", 50, expect=1)
+    assert "Try: --memory-limit 3072 or more" in complaint(
+        "plan", *MODEL, "-s", 2, "--memory-limit", "100B", expect=1
+    )
+    assert "--pin '*.b=0' looks deeper" in complaint("plan", *MODEL, "-s", 2, "--pin", "b=0")
+
+
+def test_every_command_is_told_in_one_line_of_help() -> None:
+    told = run("--help").stdout.split("Commands:")[1].split("Exit codes")[0]
+    assert "..." not in told
+    assert [line.split()[0] for line in told.strip().splitlines()] == [
+        "inspect",
+        "plan",
+        "show",
+        "simulate",
+        "doctor",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stdout", "code", "told"),
+    [("/dev/full", 2, "stdout cannot be written: No space left on device.\n"), ("a closed pipe", 141, "")],
+)
+def test_what_cannot_be_printed_ends_the_command_quietly(
+    tmp_path: Path, stdout: str, code: int, told: str
+) -> None:
+    command = [sys.executable, "-m", "autopipe", "show", str(saved_plan(tmp_path))]
+    if stdout == "/dev/full":
+        if not Path(stdout).exists():
+            pytest.skip("there is no /dev/full")
+        out = os.open(stdout, os.O_WRONLY)
+    else:
+        reader, out = os.pipe()
+        os.close(reader)
+    done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(out)
+    assert (done.returncode, done.stderr) == (code, told)
+
+
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autopipe.cli.inspect.module_costs", interrupted)
+    assert run("inspect", *MODEL, expect=130).stdout == ""
+
+
+def test_a_file_that_cannot_be_written_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "plan.json"
+    path.mkdir()
+    assert "is a directory" in complaint("plan", *MODEL, "-s", 2, "-o", path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    text = complaint("plan", f"{SMALL[:-5]}fails", "-s", 2, "-o", tmp_path / "other.json")
+    assert text.startswith(f"ArgumentError: --output: {tmp_path}/other.json cannot be written")
+
+
+def test_a_disk_that_fills_up_is_explained(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    for command, option in (("show", "--html"), ("simulate", "--svg")):
+        picture = tmp_path / f"picture.{option[2:]}"
+        picture.symlink_to("/dev/full")
+        text = complaint(command, saved_plan(tmp_path), option, picture)
+        assert text == f"ArgumentError: {picture} cannot be written.\n  No space left on device.\n"
 
 
 def test_debug_shows_where_an_error_comes_from() -> None:

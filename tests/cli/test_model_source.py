@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
 import pytest
 
+from autopipe.cli.spec import thing_at
 from tests.cli.running import EXAMPLE, MODEL, SMALL, complaint, data, run
 
 HERE = "tests.cli.small_model"
@@ -42,6 +44,28 @@ def test_a_file_of_the_current_directory_can_be_named_both_ways(
         assert data("inspect", f"{place}:build", "--example", f"{place}:example")["n_nodes"] == 2
 
 
+def test_a_file_is_run_once_for_model_and_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in_the_current_folder.py").write_text("", "utf-8")
+    (tmp_path / "deeper").mkdir()
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("named_like_nothing_else", "random"):
+        path = f"deeper/{name}.py"
+        Path(path).write_text(f"import in_the_current_folder\n{FILE}", "utf-8")
+        make = thing_at(f"{path}:build", "MODEL")
+        assert thing_at(f"{path}:example", "--example").__globals__ is make.__globals__
+
+
+def test_a_file_does_not_take_the_place_of_a_module_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text(FILE, "utf-8")
+    monkeypatch.setattr("sys.path", list(sys.path))
+    path = f"{tmp_path}/random.py"
+    assert data("inspect", f"{path}:build", "--example", f"{path}:example")["n_nodes"] == 2
+    assert sys.modules["random"] is random
+
+
 def test_a_model_may_be_there_already() -> None:
     assert data("inspect", f"{HERE}:READY", "--example", EXAMPLE)["n_nodes"] == 5
     assert "nothing to set" in complaint("inspect", f"{HERE}:READY", "--example", EXAMPLE, "--set", "depth=2")
@@ -61,7 +85,12 @@ def test_a_model_without_memory_has_the_same_costs() -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
+        ("", "names nothing to call"),
         ("nothing", "names nothing to call"),
+        (".relative:build", "names nothing to call"),
+        ("a:b:c", "names nothing to call"),
+        ("tests/cli/small_model:build", "Try: tests/cli/small_model.py:build"),
+        ("tests/cli/small_model.py", "Try: tests/cli/small_model.py:callable"),
         (f"{HERE}:", "names nothing to call"),
         ("no.such.module:build", "there is no module 'no'"),
         ("tests.cli.no_such:build", "there is no module 'tests.cli.no_such'"),

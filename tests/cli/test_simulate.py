@@ -35,6 +35,12 @@ def test_another_schedule_can_be_asked_for(plan: Path) -> None:
     assert "there is no schedule" in complaint("simulate", plan, "--schedule", "none")
 
 
+def test_more_than_can_be_simulated_is_refused(plan: Path) -> None:
+    text = complaint("simulate", plan, "--microbatches", 10**9)
+    assert "2 stages with 1000000000 microbatches are too many" in text
+    assert "Try: --microbatches 1000000 or fewer" in text
+
+
 def test_its_text_has_a_row_a_rank(plan: Path) -> None:
     rows = run("simulate", plan).stdout.splitlines()
     assert [row.split("|")[0].strip() for row in rows if row.startswith("rank")] == ["rank 0", "rank 1"]

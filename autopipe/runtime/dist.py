@@ -44,6 +44,9 @@ class DistTransport:
     def __init__(self, peers: Peers, wires: Wires, devices: Sequence[torch.device]) -> None:
         """Start with nothing under way."""
         self._peers, self._wires, self._devices = peers, wires, tuple(devices)
+        self._known: Schedule | None = None
+        self._arriving: list[Action] = []
+        self._computes_before: dict[Action, int] = {}
         self._local = LocalTransport(devices)
         self._changed: dict[tuple[object, Message], Layout] = {}
         self.clear()
@@ -60,21 +63,28 @@ class DistTransport:
 
     def rows_here(self, schedule: Schedule) -> Sequence[int]:
         """Return this rank, and post its first receives."""
-        self._rank_of = schedule.rank_of_stage
-        row = schedule.rows[self._peers.rank]
-        n_computes, self._computes_before = 0, {}
+        if schedule is not self._known:
+            self._read(schedule)
         self._to_post.clear()
-        for action in row:
-            n_computes += not action.op.is_comm
-            if action.op is Op.RECV and self._peer(action) != self._peers.rank:
-                self._to_post.append(action)
-                self._computes_before[action] = n_computes
-        self._steps = {
-            action: step for other in schedule.rows for step, action in enumerate(other) if action.op.is_comm
-        }
-        self._wires.open({(self._rank_of[action.stage], self._peer(action)) for action in self._steps})
+        self._to_post.extend(self._arriving)
         self._post_until(_COMPUTES_AHEAD)
         return [self._peers.rank]
+
+    def _read(self, schedule: Schedule) -> None:
+        """Find what this rank receives and when, and connect who has messages for each other."""
+        self._known, self._rank_of = schedule, schedule.rank_of_stage
+        self._arriving.clear()
+        self._computes_before.clear()
+        n_computes = 0
+        for action in schedule.rows[self._peers.rank]:
+            n_computes += not action.op.is_comm
+            if action.op is Op.RECV and self._peer(action) != self._peers.rank:
+                self._arriving.append(action)
+                self._computes_before[action] = n_computes
+        self._steps = {
+            action: step for row in schedule.rows for step, action in enumerate(row) if action.op.is_comm
+        }
+        self._wires.open({(self._rank_of[action.stage], self._peer(action)) for action in self._steps})
 
     def send(self, action: Action, tensor: torch.Tensor | None) -> None:
         """Copy the tensor, and start to send the copy."""
@@ -122,6 +132,7 @@ class DistTransport:
         """Forget what is under way, and what changed: after a failure the ends may know different things."""
         self._local.clear()
         self._changed.clear()
+        self._known = None
         self._posted: dict[Action, Receive] = {}
         self._to_post: deque[Action] = deque()
         self._sent: defaultdict[int, deque[tuple[int, Sent]]] = defaultdict(deque)

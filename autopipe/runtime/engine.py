@@ -15,6 +15,7 @@ from autopipe.ir.schedule import Schedule
 from autopipe.ir.stages import StagedModel
 from autopipe.ir.timeline import Timeline
 from autopipe.rewrite.batch import merge, weighted_sum
+from autopipe.runtime.crossing import Crossing
 from autopipe.runtime.held_model import HeldModel
 from autopipe.runtime.interpreter import Interpreter
 from autopipe.runtime.keyed_random import KeyedRandom, users_stream_kept
@@ -26,10 +27,11 @@ from autopipe.runtime.placement import place, resolve_devices
 from autopipe.runtime.replicas import Replicas, TiedCopies
 from autopipe.runtime.schedules import Schedules
 from autopipe.runtime.stage_worker import StageWorker
-from autopipe.runtime.step import Step, transfers_of
+from autopipe.runtime.step import Step
 from autopipe.runtime.stopwatch import Stopwatch
 from autopipe.runtime.trained import Trained
 from autopipe.runtime.transport import Transport
+from autopipe.trace import one_look
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Engine(HeldModel):
         self._trained = Trained(model)
         self._devices = resolve_devices(staged, devices)
         self._placed: dict[int, StagedModel] = {}
+        self._crossing = Crossing(self._trained.fqns)
         self._transport, self._replicas = self._connect()
         self._settle([staged])
 
@@ -135,8 +138,11 @@ class Engine(HeldModel):
                 they do in a plain loop, and the next step can run.
         """
         self._check(needs_grad=True)
-        target, kwargs = target_of_model(self._model, target, loss_fn, kwargs)
-        batch = self._cutter.cut(args, kwargs, self._staged)
+        with one_look():
+            call = ("step", loss_fn is not None, return_output)
+            args, kwargs, target = self._agree(call, (args, kwargs, target))
+            target, kwargs = target_of_model(self._model, target, loss_fn, kwargs)
+            batch = self._cutter.cut(args, kwargs, self._staged)
         weights = microbatch_weights(self._reduction, batch.samples)
         targets = self._cutter.cut_target(target, sum(batch.samples), len(batch))
         own = own_loss_leaf(batch.staged[0].traced) if loss_fn is None else None
@@ -163,13 +169,15 @@ class Engine(HeldModel):
         """
         self._check(needs_grad=False)
         with torch.no_grad():
-            batch = self._cutter.cut(args, kwargs, self._staged)
+            with one_look():
+                args, kwargs, _ = self._agree(("forward",), (args, kwargs, None))
+                batch = self._cutter.cut(args, kwargs, self._staged)
             step = self._run(batch, None, wants_output=True)
             return self._output(step, microbatch_weights(self._reduction, batch.samples))
 
     def _run(self, batch: Microbatches, objective: Objective | None, wants_output: bool) -> Step:
         self._settle(batch.staged)
-        transfers = transfers_of(batch, self._trained.fqns, objective, wants_output)
+        transfers = self._crossing.transfers(batch, objective, wants_output)
         step = Step(batch, KeyedRandom(self._seed, self._step), transfers, objective, wants_output)
         schedule = self._schedules.with_messages(len(batch), transfers, trains=step.trains)
         workers = {
@@ -205,6 +213,11 @@ class Engine(HeldModel):
     def _stages_here(self) -> Sequence[int]:
         """Return the stages that this process runs."""
         return range(len(self._devices))
+
+    def _agree(self, call: tuple[Any, ...], given: Any) -> Any:
+        """Begin a call; there is nobody to agree with in one process."""
+        del call
+        return given
 
     def _expect(self, step: Step) -> None:
         """Prepare for the messages of a step; in one process there is nothing to prepare."""
@@ -262,6 +275,7 @@ class Engine(HeldModel):
         """Let go of everything; the model stays where it is."""
         self._is_open = False
         self._placed.clear()
+        self._crossing.forget()
 
     def __enter__(self) -> Self:
         """Return the engine itself."""

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from autopipe.errors import PlanMismatchError
 from autopipe.ir.structure import Structure, map_tensors
+from autopipe.trace.dim_order import dim_order, empty_in_order
 
 
 def described(value: Any) -> Any:
@@ -60,8 +61,11 @@ def completed(whole: Any, own: Any) -> tuple[Any, list[torch.Tensor]]:
     stand_ins: list[torch.Tensor] = []
 
     def stand_in(tensor: torch.Tensor) -> torch.Tensor:
-        made = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape).requires_grad_(tensor.requires_grad)
-        stand_ins.append(made)
+        order = dim_order(tensor)
+        made = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+        if order:
+            made = empty_in_order(tensor.shape, order, tensor.dtype, torch.device("cpu"))
+        stand_ins.append(made.requires_grad_(tensor.requires_grad))
         return made
 
     def fill(part: Any, mine: Any) -> Any:
@@ -79,7 +83,7 @@ def completed(whole: Any, own: Any) -> tuple[Any, list[torch.Tensor]]:
 
 
 def _description(tensor: Any) -> torch.Tensor:
-    made = torch.empty(tuple(tensor.shape), dtype=tensor.dtype, device="meta")
+    made = empty_in_order(tuple(tensor.shape), dim_order(tensor), tensor.dtype, torch.device("meta"))
     return made.requires_grad_(tensor.requires_grad)
 
 
@@ -130,6 +134,7 @@ def _mismatch(path: str, one: Any, other: Any, ranks: tuple[int, int]) -> PlanMi
 
 def _shown(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        gradient = ", requires_grad" if value.requires_grad else ""
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}{gradient}"
+        marks = ", requires_grad" if value.requires_grad else ""
+        marks += f", its dimensions in memory in the order {order}" if (order := dim_order(value)) else ""
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}{marks}"
     return repr(value) if isinstance(value, int | float | str) else f"a {type(value).__name__}"

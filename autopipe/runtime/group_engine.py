@@ -116,9 +116,6 @@ class GroupEngine(HeldPart, Engine):
             EngineError: On every rank, with the first cause, if one fails; the next call connects anew.
         """
         with self._together():
-            self._check(needs_grad=True)
-            call = ("step", loss_fn is not None, return_output)
-            args, kwargs, target = self._agree(call, (args, kwargs, target))
             return super().step(*args, target=target, loss_fn=loss_fn, return_output=return_output, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -136,8 +133,6 @@ class GroupEngine(HeldPart, Engine):
             EngineError: As for ``step``.
         """
         with self._together():
-            self._check(needs_grad=False)
-            args, kwargs, _ = self._agree(("forward",), (args, kwargs, None))
             output = super().forward(*args, **kwargs)
             self._finish(b"")
             return output
@@ -161,6 +156,8 @@ class GroupEngine(HeldPart, Engine):
             raise error
         raise first from (error.__cause__ or error)
 
+    # What Engine leaves open
+
     def _agree(self, call: tuple[Any, ...], given: Any) -> Any:
         """Begin a call with the other ranks; seed and step are rank 0's."""
         whole, place = self._agreement.reach(call, given, (self._seed, self._step))
@@ -172,8 +169,6 @@ class GroupEngine(HeldPart, Engine):
                 "this rank was given no target.", why="It holds the last stage, which computes the loss."
             )
         return whole
-
-    # What Engine leaves open
 
     def _connect(self) -> tuple[Transport, TiedCopies]:
         self._check_one_device()

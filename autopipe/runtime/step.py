@@ -8,8 +8,6 @@ from typing import Any
 import torch
 
 from autopipe.ir.schedule import Transfer
-from autopipe.ir.stages import StagedModel
-from autopipe.rewrite.gradients import values_with_gradient
 from autopipe.runtime.keyed_random import KeyedRandom
 from autopipe.runtime.losses import Objective
 from autopipe.runtime.microbatches import Microbatches
@@ -53,41 +51,3 @@ class Step:
     def trains(self) -> bool:
         """Whether there are backwards."""
         return self.objective is not None
-
-
-def transfers_of(
-    batch: Microbatches, trained: frozenset[str], objective: Objective | None, wants_output: bool
-) -> tuple[Transfer, ...]:
-    """Return what crosses between stages in a step; outputs that nobody asked for stay home.
-
-    Args:
-        batch: The microbatches; a value that only some of their splits send is sent empty by the others.
-        trained: FQNs of the parameters with ``requires_grad``.
-        objective: The loss; None for a forward.
-        wants_output: Whether the outputs are returned.
-
-    Returns:
-        One entry a value and reading stage, in program order. Bytes are those at the sizes of the example.
-    """
-    found: dict[tuple[str, int, int], Transfer] = {}
-    for split in {id(staged): staged for staged in batch.staged}.values():
-        leaves = zip(split.traced.inputs, batch.tensors, strict=True)
-        inputs = {leaf.name for leaf, tensor in leaves if tensor.requires_grad}
-        flows = values_with_gradient(split.traced, trained | inputs)
-        needed = _needed_outputs(split, objective, wants_output)
-        for stage in split.stages:
-            for port in stage.send:
-                if port.output_only and port.value not in needed:
-                    continue
-                nbytes = port.spec.nbytes(split.traced.sizes)
-                back = max(1, nbytes) if port.value in flows else 0
-                transfer = Transfer(port.value, stage.index, port.peer, nbytes, back)
-                found.setdefault((port.value, stage.index, port.peer), transfer)
-    return tuple(found.values())
-
-
-def _needed_outputs(staged: StagedModel, objective: Objective | None, wants_output: bool) -> set[str | None]:
-    names = staged.traced.out_names
-    if objective is not None and objective.own_leaf is not None and not wants_output:
-        return {names[objective.own_leaf]}
-    return set(names)

@@ -21,6 +21,7 @@ from autopipe.trace.dim_order import dim_order
 from autopipe.trace.flags import Flags, TheVery
 from autopipe.trace.leaves import HAS_HOOKS, has_forward_hooks, has_hooks_on_all, why_leaf
 from autopipe.trace.module_state import HARMLESS
+from autopipe.trace.one_look import seen
 from autopipe.trace.outer_names import look_outside
 from autopipe.trace.program import current_region, dtype_name
 from autopipe.trace.volatile import volatile_attributes
@@ -91,7 +92,7 @@ def signature_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         (dtype_name(hole.dtype), dim_order(hole) or hole.dim(), hole.requires_grad) for hole in holes
     )
     device = next((hole.device.type for hole in holes), "cpu")
-    return Signature(structure, tensors, current_region(device), _state(model))
+    return Signature(structure, tensors, current_region(device), seen(model, _state))
 
 
 def _state(model: nn.Module) -> tuple[tuple[str, Any], ...]:

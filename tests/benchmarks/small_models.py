@@ -1,20 +1,25 @@
 """Builds architectures of transformers small, from their own config classes, with an example that has a loss.
 
 A config is made with small numbers wherever its constructor takes one of the names in ``SMALL``, its nested
-configs alike. Arguments are made from the names in the signature of ``forward``.
+configs alike; where no such model runs, with the default numbers divided (``scaled_config``). Arguments are
+made from the names in the signature of ``forward``.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from tests.benchmarks.scaled_config import scaled
+
 BATCH, LENGTH, IMAGE, VOCABULARY = 8, 10, 32, 99
-LIMIT = 5_000_000
+LIMIT = 30_000_000
 
 SMALL: dict[tuple[str, ...], Any] = {
     ("vocab_size", "entity_vocab_size", "decoder_vocab_size"): VOCABULARY,
@@ -103,8 +108,17 @@ EXTRA = {
     "layerdrop": 0.0,
     "mask_time_prob": 0.0,
     "default_language": "en_XX",
+    "pad_token_id": 0,
+    "mm_tokens_per_image": 4,
+    "num_kv_shared_layers": 0,
+    "axial_pos_shape": [2, LENGTH // 2],
+    "axial_pos_embds_dim": [16, 16],
+    "encoder_hash_byte_group_vocab": VOCABULARY,
 }
 """What is set wherever a config has it, None or not."""
+
+WHERE_NONE = {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_group": 1, "topk_group": 1}
+"""What is set where a config has it and leaves it to the user."""
 
 PROFILES: tuple[dict[str, Any], ...] = (
     {},
@@ -114,7 +128,9 @@ PROFILES: tuple[dict[str, Any], ...] = (
     {"num_hidden_layers": 8, "head_dim": 8},
     {"rotary_dim": 4, "attention_types": [[["global", "local"], 1]], "is_decoder": True},
     {"mamba_n_heads": 8, "mamba_d_head": 8, "n_mamba_heads": 2, "num_heads": 8, "expand": 2, "head_dim": 8},
-    {"hidden_size": 64, "num_attention_heads": 4},
+    {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16},
+    {"layer_types": ["full_attention"] * 2},
+    {"use_cache": False, "mamba_n_heads": 8, "mamba_d_head": 8, "num_hidden_layers": 4},
 )
 """What to try, in order, until a model of an architecture runs."""
 
@@ -123,7 +139,8 @@ def small_config(config_class: Any, profile: dict[str, Any]) -> Any:
     """Build a config of a class with small numbers, its nested configs alike."""
     default = config_class()
     given = {name: _shrunk(value, _SMALL[name]) for name, value in vars(default).items() if name in _SMALL}
-    given |= {name: value for name, value in (EXTRA | profile).items() if hasattr(default, name)}
+    given |= {name: value for name, value in WHERE_NONE.items() if getattr(default, name, value) is None}
+    given |= {name: value for name, value in (EXTRA | profile).items() if name in vars(default)}
     if default.is_encoder_decoder:
         given["decoder_start_token_id"] = 1
     for name, value in vars(default).items():
@@ -138,7 +155,33 @@ def _shrunk(value: Any, small: Any) -> Any:
     return value if value is None or isinstance(value, bool | str) else small
 
 
-def build(name: str, profile: dict[str, Any]) -> nn.Module:
+SCALES = ((16, 2), (16, 4), (8, 2), (4, 2), (32, 4), (16, 8), (2, 2))
+"""What to try after the profiles: what every width of the default config is divided by, and layers."""
+
+
+def configs(model_class: Any) -> Iterator[Any]:
+    """Yield functions that make small configs of a model, in the order to try them."""
+    for profile in PROFILES:
+        yield partial(small_config, model_class.config_class, profile)
+    for factor, n_layers in SCALES:
+        yield partial(_scaled_config, model_class.config_class, factor, n_layers)
+
+
+def _scaled_config(config_class: Any, factor: int, n_layers: int) -> Any:
+    return config_class.from_dict(_completed(scaled(config_class().to_dict(), factor, n_layers)))
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """Add what the widths of a scaled config do not decide."""
+    fixed = {
+        name: value for name, value in EXTRA.items() if name not in ("vocab_size", "axial_pos_embds_dim")
+    }
+    fixed |= {name: value for name, value in WHERE_NONE.items() if config.get(name, value) is None}
+    nested = {name: _completed(value) for name, value in config.items() if isinstance(value, dict)}
+    return config | nested | {name: value for name, value in fixed.items() if name in config}
+
+
+def build(name: str, make_config: Callable[[], Any]) -> nn.Module:
     """Build a model by its class name, small, in train mode.
 
     Raises:
@@ -147,7 +190,9 @@ def build(name: str, profile: dict[str, Any]) -> nn.Module:
     import transformers
 
     model_class = getattr(transformers, name)
-    config = small_config(model_class.config_class, profile)
+    config = make_config()
+    if hasattr(config, "is_decoder"):
+        config.is_decoder = "Causal" in name or "LMHead" in name
     with torch.device("meta"):
         n_parameters = sum(parameter.numel() for parameter in model_class(config).parameters())
     if n_parameters > LIMIT:
@@ -158,23 +203,94 @@ def build(name: str, profile: dict[str, Any]) -> nn.Module:
 
 
 def build_that_runs(name: str, kind: str) -> tuple[nn.Module, dict[str, Any]]:
-    """Build a model with the first profile that runs forward and backward, and its batch.
+    """Build a model with the first small config that runs forward and backward, and its batch.
 
     Raises:
-        Exception: What the last profile raised.
+        Exception: What the first config raised.
     """
-    failed: Exception = ValueError("no profile")
-    for profile in PROFILES:
+    import transformers
+
+    failed: list[Exception] = []
+    for make_config in configs(getattr(transformers, name)):
         try:
-            model = build(name, profile)
-            batch = example(model, kind)
+            model = build(name, make_config)
+            batch = batch_that_runs(model, kind)
+        except Exception as error:
+            failed.append(error)
+            continue
+        return model, batch
+    raise failed[0]
+
+
+def batch_that_runs(model: nn.Module, kind: str) -> dict[str, Any]:
+    """Make a batch that runs forward and backward, with images in the text where the model allows it.
+
+    Raises:
+        Exception: What the last one raised.
+    """
+    failed: Exception = ValueError("no batch")
+    for batch in batches(model, kind):
+        try:
             loss_of(model(**batch)).backward()
         except Exception as error:
             failed = error
             continue
         model.zero_grad(set_to_none=True)
-        return model, batch
+        return batch
     raise failed
+
+
+MEDIA = ("pixel_values", "input_features", "input_values", "input_features_mask", "feature_attention_mask")
+"""What a model that reads text may be given besides."""
+
+
+def batches(model: nn.Module, kind: str) -> Iterator[dict[str, Any]]:
+    """Yield what to try: images in the text, as many as the model asks for; text alone; no labels."""
+    given = example(model, kind)
+    text = {name: value for name, value in given.items() if name not in MEDIA}
+    if "input_ids" in given and len(text) < len(given) and kind != "contrastive":
+        image_token = set_image_token(model.config)
+        yield from _with_images(model, given, image_token)
+        if "pixel_values" in given:
+            yield from _with_images(
+                model, given | {"pixel_values": given["pixel_values"][:, None]}, image_token
+            )
+        given = text
+    yield given
+    if "labels" in given:
+        yield {name: value for name, value in given.items() if name != "labels"}
+
+
+def _with_images(model: nn.Module, given: dict[str, Any], token: int | None) -> Iterator[dict[str, Any]]:
+    """Yield a batch, or the one with as many image tokens in front as the model says that it misses."""
+    try:
+        model(**given)
+    except Exception as error:
+        wanted = re.search(r"features:? (\d+)", str(error))
+        if not wanted or token is None:
+            return
+        images = torch.full((BATCH, int(wanted[1]) // BATCH), token)
+        longer = {name: torch.cat([images, given[name]], 1) for name in ("input_ids", "labels")}
+        if "attention_mask" in given:
+            longer["attention_mask"] = torch.ones_like(longer["input_ids"])
+        given = given | longer
+    yield given
+
+
+def set_image_token(config: Any) -> int | None:
+    """Let the place of an image in a text be a token of the vocabulary that no text has."""
+    names = [name for name in ("image_token_id", "image_token_index") if hasattr(config, name)]
+    token = vocabulary(config) - 1
+    for name in names:
+        setattr(config, name, token)
+    return token if names else None
+
+
+def vocabulary(config: Any) -> int:
+    """Return the size of a model's vocabulary, at most that of the text."""
+    parts = [config, *(getattr(config, name, None) for name in ("text_config", "decoder", "llm_config"))]
+    sizes = [getattr(part, "vocab_size", None) for part in parts]
+    return min([VOCABULARY, *(size for size in sizes if isinstance(size, int) and size > 8)])
 
 
 def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:
@@ -204,6 +320,8 @@ def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:
             given["labels"] = torch.zeros(batch, size, size, dtype=torch.long)
     if "input_features" in accepted:
         given["input_features"] = noise(*_spectrogram(config))
+        for name in ("input_features_mask", "feature_attention_mask"):
+            given[name] = torch.ones(batch, given["input_features"].shape[1], dtype=torch.long)
         if kind != "speech":
             given.setdefault("labels", ids(4))
     elif "input_values" in accepted:
@@ -212,8 +330,6 @@ def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:
             given["labels"] = torch.arange(batch) % 2
     if kind == "contrastive":
         given["return_loss"] = True
-    if kind == "vision-language":
-        given = _with_image_tokens(config, given)
     return {name: value for name, value in given.items() if name in accepted}
 
 
@@ -233,8 +349,3 @@ def _image_size(config: Any) -> int:
         if size:
             return int(size[0] if isinstance(size, list | tuple) else size)
     return IMAGE
-
-
-def _with_image_tokens(config: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Train the language part alone where the places of images in the text would need a processor."""
-    return {name: value for name, value in given.items() if name != "pixel_values"}

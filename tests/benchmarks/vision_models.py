@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 BATCH, IMAGES = 8, (64, 96, 224)
-LIMIT = 16_000_000
+LIMIT = 70_000_000
 
 TORCHVISION = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet"),

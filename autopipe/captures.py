@@ -13,7 +13,7 @@ from autopipe.ir.structure import Structure
 from autopipe.ir.traced import TracedModel
 from autopipe.rewrite import rewrite
 from autopipe.rewrite.assign import assign
-from autopipe.trace import Signature, capture, signature_of
+from autopipe.trace import Signature, capture, look_again, signature_of
 from autopipe.trace.repeats import make
 
 

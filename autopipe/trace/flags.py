@@ -44,20 +44,22 @@ class Flags:
         """Add one that the caller has found."""
         self.found.append((name, value))
 
-    def look(self, name: str, value: Any, depth: int = _DEPTH) -> None:
+    def look(self, name: str, value: Any, depth: int = _DEPTH, *, with_tensors: bool = True) -> None:
         """Find what Python may branch on inside a value.
 
         Args:
             name: How a user would write it.
             value: Anything; each object is looked into once.
             depth: How many levels deep.
+            with_tensors: Whether it matters which tensor is meant: a leaf reads its own in every run.
         """
         cls = type(value)
         kind = _kinds.get(cls) or _kind_of(cls)
         if kind == "plain":
             self.found.append((name, text_of(value)))
         elif kind == "tensor":
-            self.found.append((name, TheVery(value)))
+            if with_tensors:
+                self.found.append((name, TheVery(value)))
         elif kind == "function":
             self.found.append((name, f"{value.__module__}.{value.__qualname__}"))
         elif kind == "text":
@@ -65,7 +67,7 @@ class Flags:
         elif kind == "object" and depth and id(value) not in self._seen:
             self._seen.add(id(value))
             for key, inner in _items(value, cls):
-                self.look(f"{name}.{key}", inner, depth - 1)
+                self.look(f"{name}.{key}", inner, depth - 1, with_tensors=with_tensors)
 
 
 def text_of(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -21,6 +22,11 @@ from autopipe.trace.source import line_of_error, user_line
 from autopipe.trace.stand_in import fake_results_of_module
 from autopipe.trace.streams import kept_streams, refusing_draws
 from autopipe.trace.volatile import mark_volatile, refusing_reads
+
+_OWN = (*PLAIN, torch.Tensor, list, dict, set)
+"""What a leaf keeps for itself; an object, such as a config, others look at as well."""
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 class LeafCalls:
@@ -201,7 +207,7 @@ class LeafCalls:
             self._recorder.program.effects.uses_attribute(state, node, changes=changes)
         for inner, names in changed:
             for name in names:
-                if isinstance(vars(inner).get(name), PLAIN):
+                if name not in _OF_EVERY_MODULE and isinstance(vars(inner).get(name), _OWN):
                     self.has_news |= mark_volatile(inner, name)
 
 

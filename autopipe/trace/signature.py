@@ -115,7 +115,7 @@ def _state(model: nn.Module) -> tuple[tuple[str, Any], ...]:
         attributes, volatile = vars(module), volatile_attributes(module)
         for name in _signed(tuple(attributes)):
             if name not in volatile:
-                flags.look(f"{fqn}.{name}", attributes[name])
+                flags.look(f"{fqn}.{name}", attributes[name], with_tensors=reason is None)
     return tuple(flags.found)
 
 

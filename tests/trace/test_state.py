@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import autopipe
 from autopipe.errors import CaptureError
@@ -85,6 +86,31 @@ def test_buffer_replaced_in_forward_is_kept_whole() -> None:
     model = nn.Sequential(nn.Linear(6, 6), Average(), nn.Linear(6, 6))
     traced = assert_agrees(model, (X,))
     assert list(opaque_modules(traced)) == ["1"]
+
+
+class Remembering(nn.Module):
+    """Keeps what it saw: a tensor, a list, a dict; its pruned linear is given a new weight in every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.last, self.log, self.best = nn.Linear(6, 6), torch.zeros(()), [], {}
+        prune.l1_unstructured(self.linear, "weight", 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.linear(x)
+        self.last = out.detach().mean()
+        self.log.append(len(self.log))
+        self.best["n"] = len(self.log)
+        return out
+
+
+def test_what_a_module_keeps_of_its_calls_does_not_have_it_captured_again() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), Remembering(), nn.Linear(6, 6))
+    with autopipe.split(model, 2, (X,)).engine(n_microbatches=2) as engine:
+        engine.step(X, loss_fn=torch.Tensor.mean)
+        with mock.patch("autopipe.captures.capture", side_effect=AssertionError("captured again")):
+            engine.step(X, loss_fn=torch.Tensor.mean)
+    assert model[1].best == {"n": 4}
 
 
 class Settled(nn.Module):

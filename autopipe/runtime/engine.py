@@ -22,12 +22,12 @@ from autopipe.runtime.keyed_random import KeyedRandom, users_stream_kept
 from autopipe.runtime.local import LocalTransport
 from autopipe.runtime.losses import Objective, Reduction, microbatch_weights, own_loss_leaf
 from autopipe.runtime.microbatches import BatchDims, Cutter, Microbatches, StagedFor
-from autopipe.runtime.options import target_of_model
 from autopipe.runtime.placement import place, resolve_devices
 from autopipe.runtime.replicas import Replicas, TiedCopies
 from autopipe.runtime.schedules import Schedules
 from autopipe.runtime.stage_worker import StageWorker
 from autopipe.runtime.step import Step
+from autopipe.runtime.step_keywords import settled
 from autopipe.runtime.stopwatch import Stopwatch
 from autopipe.runtime.trained import Trained
 from autopipe.runtime.transport import Transport
@@ -89,8 +89,6 @@ class Engine(HeldModel):
         if isinstance(schedule, Schedule):
             n_microbatches = schedule.n_microbatches if n_microbatches is None else n_microbatches
         n_microbatches = 4 * n_stages if n_microbatches is None else n_microbatches
-        if n_microbatches < 1:
-            raise ArgumentError(f"n_microbatches is {n_microbatches}.", remedy="n_microbatches=1 or more")
         microbatch_weights(loss_reduction, [1])
         super().__init__(model, torch.initial_seed() if seed is None else seed)
         self._staged, self._is_open = staged, True
@@ -141,7 +139,7 @@ class Engine(HeldModel):
         with one_look():
             call = ("step", loss_fn is not None, return_output)
             args, kwargs, target = self._agree(call, (args, kwargs, target))
-            target, kwargs = target_of_model(self._model, target, loss_fn, kwargs)
+            target, kwargs = settled(self._model, args, kwargs, target, loss_fn, return_output)
             batch = self._cutter.cut(args, kwargs, self._staged)
         weights = microbatch_weights(self._reduction, batch.samples)
         targets = self._cutter.cut_target(target, sum(batch.samples), len(batch))

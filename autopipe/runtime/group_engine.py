@@ -162,8 +162,11 @@ class GroupEngine(HeldPart, Engine):
         """Begin a call with the other ranks; seed and step are rank 0's."""
         whole, place = self._agreement.reach(call, given, (self._seed, self._step))
         self._seed, self._step = place
-        if self._holds_last and any(
-            each is part for each in self._agreement.stand_ins for part in tensors_in(whole[2])
+        has_loss_fn = call[1:2] == (True,)
+        if (
+            has_loss_fn
+            and self._holds_last
+            and any(each is part for each in self._agreement.stand_ins for part in tensors_in(whole[2]))
         ):
             raise ArgumentError(
                 "this rank was given no target.", why="It holds the last stage, which computes the loss."

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from autopipe.errors import ArgumentError
 
@@ -33,6 +31,8 @@ def check_options(options: Mapping[str, Any], n_stages: int) -> None:
     n_microbatches, seed = options.get("n_microbatches"), options.get("seed")
     if n_microbatches is not None and not _is_int(n_microbatches):
         raise ArgumentError(f"n_microbatches is {n_microbatches!r}.", remedy="n_microbatches=8, an int")
+    if n_microbatches is not None and n_microbatches < 1:
+        raise ArgumentError(f"n_microbatches is {n_microbatches}.", remedy="n_microbatches=1 or more")
     if seed is not None and not _is_int(seed):
         raise ArgumentError(f"seed is {seed!r}.", remedy="seed=0, an int; or None for torch.initial_seed()")
     batch_dims = options.get("batch_dims")
@@ -45,27 +45,6 @@ def check_options(options: Mapping[str, Any], n_stages: int) -> None:
     timeout_s = options.get("timeout_s", 1)
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s > 0:
         raise ArgumentError(f"timeout_s is {timeout_s!r}.", remedy="timeout_s=300, seconds")
-
-
-def target_of_model(
-    model: nn.Module, target: Any, loss_fn: Any, kwargs: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    """Give ``target=`` to the model where its forward has it and there is no loss_fn to take it.
-
-    Args:
-        model: The user's model.
-        target: As given to a step.
-        loss_fn: As given to a step.
-        kwargs: The keyword arguments of the model.
-
-    Returns:
-        The target of the loss, and the keyword arguments of the model.
-    """
-    if target is None or loss_fn is not None:
-        return target, kwargs
-    if "target" not in inspect.signature(model.forward).parameters:
-        return target, kwargs
-    return None, {**kwargs, "target": target}
 
 
 def _check_devices(devices: Any, n_stages: int) -> None:

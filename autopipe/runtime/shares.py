@@ -91,6 +91,8 @@ class Shares:
 
     def refresh(self) -> None:
         """Send every owner's value to the ranks that use it."""
+        if not self._users:
+            return
         self.drop_gradients()
         self._exchange(
             [(fqn, self.owner(fqn), user) for fqn, user in self._copies()],
@@ -101,6 +103,8 @@ class Shares:
 
     def collect(self) -> None:
         """Send the gradients of the copies to their owners, who add them in the order of the ranks."""
+        if not self._users:
+            return
         trained = {fqn for fqn, parameter in self._model.named_parameters() if parameter.requires_grad}
         self._exchange(
             [(fqn, user, self.owner(fqn)) for fqn, user in self._copies() if fqn in trained],

@@ -64,18 +64,54 @@ def test_a_loss_of_one_element_gives_a_scalar() -> None:
     torch.testing.assert_close(found, pipe.model(X).square().mean().detach())
 
 
+class Judging(nn.Module):
+    """Has arguments that are called like those of a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor, target: Tensor, return_output: bool = False, loss_fn: str = "mse") -> Tensor:
+        out: Tensor = self.last(self.first(x)) - target
+        out = out * 2 if return_output else out
+        return out.square().mean() if loss_fn == "mse" else out.abs().mean()
+
+
+TARGET = torch.ones(6, 1)
+
+
+def judging() -> tuple[Judging, Any]:
+    model = Judging()
+    return model, autopipe.split(model, 2, (X[:2], TARGET[:2]), n_microbatches=2).engine()
+
+
 def test_the_models_own_target_is_given_to_it() -> None:
-    class Judging(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 1)
+    model, engine = judging()
+    for found in (engine.step(X, target=TARGET), engine.step(X, TARGET)):
+        torch.testing.assert_close(found.loss, model(X, TARGET).detach())
 
-        def forward(self, x: Tensor, target: Tensor) -> Tensor:
-            out: Tensor = (self.last(self.first(x)) - target).square().mean()
-            return out
 
-    model, target = Judging(), torch.ones(6, 1)
-    pipe = autopipe.split(model, 2, (X[:2], target[:2]), n_microbatches=2)
-    with pipe.engine() as engine:
-        found = engine.step(X, target=target).loss
-    torch.testing.assert_close(found, model(X, target).detach())
+def test_what_the_model_has_by_position_is_its_own() -> None:
+    model, engine = judging()
+    found = engine.step(X, TARGET, True, "mae", return_output=True)
+    torch.testing.assert_close(found.loss, model(X, TARGET, True, "mae").detach())
+    assert found.output is not None
+
+
+@pytest.mark.parametrize("keyword", [{"return_output": True}, {"loss_fn": nn.functional.mse_loss}])
+def test_a_keyword_that_could_be_the_models_is_refused(keyword: dict[str, Any]) -> None:
+    _, engine = judging()
+    name = next(iter(keyword))
+    with pytest.raises(ArgumentError, match=rf"^{name} could be[\s\S]*Judging.forward[\s\S]*by position"):
+        engine.step(X, TARGET, **keyword)
+
+
+def test_a_target_that_nobody_takes_is_refused() -> None:
+    _, engine = judging()
+    with pytest.raises(ArgumentError, match="nothing that takes it"):
+        engine.step(X, TARGET, target=TARGET)
+
+
+def test_a_loss_fn_that_is_none_is_refused() -> None:
+    with small().engine() as engine, pytest.raises(ArgumentError, match=r"loss_fn is 'mse'\."):
+        engine.step(X, loss_fn="mse")

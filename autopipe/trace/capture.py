@@ -19,8 +19,14 @@ from autopipe.ir.structure import Structure
 from autopipe.ir.traced import AttributeWrite, TracedModel
 from autopipe.trace.attempt import Attempt, Example
 from autopipe.trace.branches import DEPENDS_ON_DATA, Branches, UnknownBranch
-from autopipe.trace.fits import refuse_arguments_that_do_not_bind, refuse_arguments_that_fail
+from autopipe.trace.fits import (
+    out_of_range,
+    refuse_arguments_that_do_not_bind,
+    refuse_arguments_that_fail,
+    refuse_ragged_tensors,
+)
 from autopipe.trace.foreign import outside_modes, with_plain_sizes
+from autopipe.trace.indices import OutOfRange
 from autopipe.trace.leaves import refuse_hooks_around
 from autopipe.trace.repeats import why_not_repeatable
 from autopipe.trace.silence import silenced_torch
@@ -66,12 +72,16 @@ def capture(
     refuse_hooks_around(model)
     refuse_arguments_that_do_not_bind(model, args, kwargs or {})
     structure, holes = Structure.of((args, kwargs or {}))
+    refuse_ragged_tensors(structure.paths, holes)
     holes = with_plain_sizes(holes)
     dims = list(batch_dims) if batch_dims is not None else guessed_batch_dims(holes)
     example = Example(structure, tuple(holes), tuple(dims))
     attempts = FIXED_BATCH_ATTEMPTS if fixed_sizes else ATTEMPTS
-    with silenced_torch(), outside_modes():
-        found = _first_that_works(model, example, opaque, attempts)
+    try:
+        with silenced_torch(), outside_modes():
+            found = _first_that_works(model, example, opaque, attempts)
+    except OutOfRange as met:
+        raise out_of_range(model, met.what, met.__traceback__, args, kwargs or {}) from met
     if isinstance(found, Exception):
         raise _explained(found) from found
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -49,6 +50,25 @@ def refuse_arguments_that_do_not_bind(
         ) from error
 
 
+def refuse_ragged_tensors(paths: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
+    """Check that every tensor has one size a dimension.
+
+    Args:
+        paths: How a user would write each.
+        tensors: The tensors among the arguments.
+
+    Raises:
+        ArgumentError: If one is nested.
+    """
+    for path, tensor in zip(paths, tensors, strict=True):
+        if tensor.is_nested:
+            raise ArgumentError(
+                f"{path} is a nested tensor, whose rows have lengths of their own.",
+                why="Stages are planned, and microbatches cut, by the sizes of tensors.",
+                remedy="torch.nested.to_padded_tensor(x, 0.0) and a mask",
+            )
+
+
 def refuse_arguments_that_fail(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Run a copy of the model on the arguments, to see whether it is the model that refuses them.
 
@@ -79,6 +99,28 @@ def refuse_arguments_that_fail(model: nn.Module, args: tuple[Any, ...], kwargs: 
             real.forward(*args, **kwargs)
     except Exception as error:
         raise _does_not_fit(model, real, error, args, kwargs) from error
+
+
+def out_of_range(
+    model: nn.Module, what: str, trace: TracebackType | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ArgumentError:
+    """Return the error of an example whose indices are in no table of the model.
+
+    Args:
+        model: The model.
+        what: Which index, of which table.
+        trace: Where the capture met it.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+    """
+    signature, fqn, line = _signature(model), _innermost_module(model, trace), line_of_error(trace)
+    given = _given(signature, args, kwargs) if signature is not None else ""
+    return ArgumentError(
+        f"the example does not fit {_spelled(model, signature)}: {what}.",
+        where=" ".join(part for part in (f"in {fqn}" if fqn else _where(model), line) if part),
+        why=f"The model itself raises here, unsplit. {given}",
+        remedy='indices that are in range; or an example without values: torch.empty(..., device="meta")',
+    )
 
 
 def _does_not_fit(

@@ -23,6 +23,20 @@ CONVOLUTIONS: frozenset[Any] = frozenset(
     getattr(torch, f"conv{kind}{n}d") for kind in ("", "_transpose") for n in (1, 2, 3)
 )
 
+_FLOATS_ONLY: frozenset[Any] = frozenset(
+    getattr(torch.ops.aten, name).default
+    for name in (
+        *("gelu", "silu", "silu_", "mish", "mish_", "hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_"),
+        *("celu", "softplus", "log_sigmoid_forward", "hardshrink", "glu", "huber_loss", "smooth_l1_loss"),
+        *("_softmax", "_log_softmax", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "bernoulli"),
+    )
+)
+"""Their fake kernels take integers, their real ones do not."""
+
+_LOSSES_OF_CLASSES: frozenset[Any] = frozenset(
+    (torch.ops.aten.nll_loss_forward.default, torch.ops.aten.nll_loss2d_forward.default)
+)
+
 _MATRIX_PRODUCTS: frozenset[Any] = frozenset(
     getattr(torch.ops.aten, name).default
     for name in ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot", "linear", "addbmm")
@@ -38,12 +52,17 @@ def running_statistics_written(func: Any, args: tuple[Any, ...]) -> list[torch.T
     return [running for running in args[3:5] if isinstance(running, torch.Tensor)]
 
 
-def refuse_mixed_dtypes(func: Any, args: tuple[Any, ...]) -> None:
-    """Check that a matrix product gets tensors of one dtype.
+def refuse_dtypes(func: Any, args: tuple[Any, ...]) -> None:
+    """Check that a real kernel would take the dtypes that a fake one is given.
 
     Raises:
-        RuntimeError: If it does not, as its real kernel would.
+        RuntimeError: If a matrix product gets tensors of several dtypes, an activation gets integers, or a
+            loss gets classes that are not of int64 or uint8.
     """
+    if func in _FLOATS_ONLY and not (args[0].is_floating_point() or args[0].is_complex()):
+        raise RuntimeError(f"{func} is not implemented for {args[0].dtype}.")
+    if func in _LOSSES_OF_CLASSES and args[1].dtype not in (torch.int64, torch.uint8):
+        raise RuntimeError(f"{func} takes classes of int64 or uint8, not of {args[1].dtype}.")
     if func not in _MATRIX_PRODUCTS:
         return
     dtypes = [arg.dtype for arg in args if isinstance(arg, torch.Tensor)]

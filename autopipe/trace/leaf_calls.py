@@ -13,10 +13,11 @@ from torch.nn.modules.conv import _ConvNd
 from autopipe.errors import CaptureError
 from autopipe.ir.traced import AttributeWrite
 from autopipe.trace.branches import DEPENDS_ON_DATA
+from autopipe.trace.leaf_use import LeafUse
 from autopipe.trace.leaves import has_forward_hooks, has_hooks, recording_hooks, why_leaf
 from autopipe.trace.modes import Interception
 from autopipe.trace.module_state import PLAIN, ModuleState
-from autopipe.trace.recorder import LeafUse, Recorder
+from autopipe.trace.recorder import Recorder
 from autopipe.trace.repeats import make
 from autopipe.trace.source import line_of_error, user_line
 from autopipe.trace.stand_in import fake_results_of_module

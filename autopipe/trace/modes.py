@@ -31,7 +31,7 @@ from autopipe.trace.glue import Apply, Spelled, read_property
 from autopipe.trace.kernels import (
     CONVOLUTIONS,
     drops_nothing,
-    refuse_mixed_dtypes,
+    refuse_dtypes,
     running_statistics_written,
     storages_written,
 )
@@ -210,13 +210,14 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, interception = kwargs or {}, self._interception
         interception.refuse_hidden_weights((args, kwargs))
-        refuse_mixed_dtypes(func, args)
+        refuse_dtypes(func, args)
+        interception.recorder.indices.check(func, args)
         if torch.Tag.nondeterministic_seeded in func.tags and not drops_nothing(func, args, kwargs):
             interception.recorder.is_random = True
         for running in running_statistics_written(func, args):
             torch.autograd.graph.increment_version(running)
         if func._schema.is_mutable:
-            interception.recorder.written.update(storages_written(func, args, kwargs))
+            interception.recorder.note_written(storages_written(func, args, kwargs))
         if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
             return func(*args, **kwargs)
         if torch.is_grad_enabled() != interception.grad_enabled:

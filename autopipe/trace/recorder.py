@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,27 +25,11 @@ from autopipe.trace.decisions import Decision, is_never
 from autopipe.trace.effects import storage_of
 from autopipe.trace.fx_arguments import FxArguments
 from autopipe.trace.glue import Expected, passed_through, spelled, tensor_leaf, written
+from autopipe.trace.indices import Indices
+from autopipe.trace.leaf_use import LeafUse
 from autopipe.trace.program import Program
 from autopipe.trace.source import user_line
 from autopipe.trace.values import Values
-
-
-@dataclass(frozen=True, slots=True)
-class LeafUse:
-    """What a leaf has inside that its node does not show.
-
-    Args:
-        parameters: The parameters in the leaf, by canonical FQN.
-        buffers: Its buffers, likewise.
-        opaque_because: Why a module with children is one node, or "".
-        has_hooks: Whether it has forward hooks, which did not run during capture and may change what it
-            returns.
-    """
-
-    parameters: dict[str, torch.Tensor] = field(default_factory=dict)
-    buffers: dict[str, torch.Tensor] = field(default_factory=dict)
-    opaque_because: str = ""
-    has_hooks: bool = False
 
 
 class Recorder:
@@ -65,7 +48,7 @@ class Recorder:
         self.arguments = FxArguments(program, self.values)
         self.is_random = False
         self.written: set[int] = set()
-        self.branches = branches
+        self.branches, self.indices = branches, Indices()
 
     def call_function(
         self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Any]
@@ -100,6 +83,12 @@ class Recorder:
             As ``call_function``.
         """
         return self._call("call_module", fqn, (args, kwargs), run, use)
+
+    def note_written(self, storages: set[int]) -> None:
+        """Note the memory that an operator below the current call writes."""
+        self.written |= storages
+        for storage in storages:
+            self.indices.written(storage)
 
     def decide(
         self, condition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from autopipe.errors import ArgumentError
@@ -57,6 +58,76 @@ def test_an_argument_that_only_a_decorator_takes_is_left_to_it() -> None:
 
     traced = capture(Decorated(), (X,), {"return_dict": False})
     assert len(traced.out_names) == 1
+
+
+class Scored(nn.Module):
+    """Looks tokens up, and judges by labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(8, 6), nn.Sequential(nn.Linear(6, 3))
+
+    def forward(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        scores = self.head(self.embed(ids))
+        return F.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=-1)
+
+
+IDS = torch.arange(8).reshape(4, 2)
+LABELS = torch.tensor([[0, 1], [2, -1], [0, 0], [1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "where", "what"),
+    [
+        (IDS + 1, LABELS, "in embed", "the index 8 is out of range for an embedding of 8 rows"),
+        (IDS - 1, LABELS, "in embed", "the index -1 is out of range for an embedding of 8 rows"),
+        (IDS, LABELS + 1, "at", "the index 3 is out of range for a loss over 3 classes"),
+        (IDS, LABELS - 1, "at", "the index -2 is out of range for a loss over 3 classes"),
+        (IDS, LABELS.int(), "at", "expected target dtype to be Long or Byte, but got Int"),
+    ],
+)
+def test_indices_that_no_table_has_are_refused_as_the_model_would(
+    ids: torch.Tensor, labels: torch.Tensor, where: str, what: str
+) -> None:
+    with pytest.raises((IndexError, RuntimeError)):
+        Scored()(ids, labels)
+    with pytest.raises(ArgumentError) as raised:
+        capture(Scored(), (ids, labels))
+    assert what in raised.value.what
+    assert where in raised.value.where
+    assert f"labels: {str(labels.dtype).removeprefix('torch.')}[4, 2]" in raised.value.why
+
+
+def test_indices_that_the_model_brings_in_range_are_no_mistake() -> None:
+    class Padded(Scored):
+        def forward(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return super().forward(ids.clamp_(0, 7), labels[:, :1].expand(-1, 2))
+
+    capture(Scored(), (IDS, LABELS))
+    capture(Scored(), (IDS.to("meta"), LABELS.to("meta")))
+    capture(Padded(), (IDS * 100, torch.stack([LABELS[:, 0], LABELS[:, 1] + 100], 1)))
+
+
+@pytest.mark.parametrize("layer", [nn.GELU(), nn.SiLU(), nn.Softmax(-1), nn.Softplus(), nn.GLU()], ids=repr)
+def test_integers_into_an_activation_are_refused_as_the_model_would(layer: nn.Module) -> None:
+    with pytest.raises(NotImplementedError) as plain:
+        layer(X.long())
+    with pytest.raises(ArgumentError) as raised:
+        capture(nn.Sequential(nn.Identity(), layer), (X.long(),))
+    assert str(plain.value) in raised.value.what
+
+
+def test_nested_tensors_are_refused() -> None:
+    rows = torch.nested.nested_tensor([torch.ones(2, 6), torch.ones(3, 6)], layout=torch.jagged)
+    with pytest.raises(ArgumentError, match=r"x.* is a nested tensor"):
+        capture(Net(), (), {"x": rows})
+
+
+@pytest.mark.parametrize("shape", [(0, 6), (3, 0, 6)])
+def test_an_empty_example_is_captured_for_others(shape: tuple[int, ...]) -> None:
+    traced = capture(Net(), (torch.ones(shape),))
+    assert traced.bind([shape]) is not None
+    assert (traced.bind([(5, *shape[1:])]) is None) is (traced.inputs[0].spec.shape[0] != "B")
 
 
 @pytest.mark.parametrize("x", [X[:, :5], X.long(), X.double()], ids=["width", "int64", "float64"])

@@ -17,6 +17,7 @@ from typing import Any
 
 from autopipe.ir.action import Op
 from autopipe.ir.timeline import Span, Timeline
+from autopipe.view.cells import Run, cell_runs
 from autopipe.view.palette import GREY, Shades, shades
 from autopipe.view.svg import clean, document, element, number, text
 from autopipe.view.units import format_ms, format_share, time_unit
@@ -27,6 +28,8 @@ _LEFT, _RIGHT, _TOP = 66.0, 20.0, 88.0
 _ROW, _COMPUTE, _LANE = 44.0, 24.0, 5.0
 _WIDTHS = (720.0, 2600.0)  # of the time axis, at least and at most
 _READABLE = 15.0  # pixels in which the number of a microbatch can be read
+_EACH = 10_000  # spans that are drawn one by one; more are drawn as cells
+_CELLS = 400_000  # of all lanes together: some megabytes
 _TITLE: dict[str, Any] = {"font_size": 17, "font_weight": "600", "fill": GREY.ink}
 _NUMBERS: dict[str, Any] = {"text_anchor": "middle", "font_size": 11, "pointer_events": "none"}
 _WORDS = {
@@ -58,7 +61,8 @@ def gantt_svg(timeline: Timeline, *, title: str = "") -> str:
         title: What it is of, in front of the step's length and bubble.
 
     Returns:
-        An SVG document that needs nothing else; wider for more microbatches.
+        An SVG document that needs nothing else; wider for more microbatches. Of more spans than anybody
+        can tell apart, each cell of some pixels shows the longest, so that the size is bounded.
     """
     width = _axis_width(timeline)
     scale = width / timeline.makespan_ms if timeline.makespan_ms else 0.0
@@ -70,7 +74,10 @@ def gantt_svg(timeline: Timeline, *, title: str = "") -> str:
     ]
     for rank in range(timeline.n_ranks):
         children += _row(rank, width)
-    children += _alike(timeline, scale)
+    if len(timeline.spans) > _EACH:
+        children += _dense(timeline, width)
+    else:
+        children += _alike(timeline, scale)
     return document(_LEFT + width + _RIGHT, bottom + 44, children, title=title or "timeline")
 
 
@@ -94,7 +101,9 @@ def _legend(timeline: Timeline) -> Iterable[str]:
             yield element("rect", x=x, y=55 - height / 2, width=16.0, height=height, rx=2.0, fill=fill)
             yield text(x + 21, 59, word, fill=GREY.ink, font_size=11)
             x += 21 + 6.2 * len(word) + 18
-    yield text(x, 59, "one colour a stage, numbers are microbatches", fill=GREY.strong, font_size=11)
+    many = f"{len(timeline.spans):,} spans: the longest of each place is drawn"
+    note = many if len(timeline.spans) > _EACH else "numbers are microbatches"
+    yield text(x, 59, f"one colour a stage, {note}", fill=GREY.strong, font_size=11)
 
 
 def _axis(makespan_ms: float, scale: float, bottom: float) -> Iterable[str]:
@@ -126,15 +135,58 @@ def _alike(timeline: Timeline, scale: float) -> Iterable[str]:
     for span in timeline.spans:
         groups[span.rank, span.stage, span.op].append(span)
     for (rank, stage, op), spans in groups.items():
-        y = _TOP + _ROW * rank
-        if op.is_comm:
-            y += _COMPUTE + (1.5 if op is Op.SEND else 2.5 + _LANE)
         bars = [_bar(span, scale) for span in spans]
-        fill, place = _fill(op, shades(stage)), f"translate({number(_LEFT)} {number(y)})"
+        fill, place = _fill(op, shades(stage)), _place(rank, op)
         yield element("g", *bars, fill=fill, transform=place)
         if numbers := "".join(_number(span, scale) for span in spans):
             ink = shades(stage).ink if op is Op.F else "#ffffff"
             yield element("g", numbers, fill=ink, transform=place, **_NUMBERS)
+
+
+def _place(rank: int, op: Op) -> str:
+    y = _TOP + _ROW * rank
+    if op.is_comm:
+        y += _COMPUTE + (1.5 if op is Op.SEND else 2.5 + _LANE)
+    return f"translate({number(_LEFT)} {number(y)})"
+
+
+def _dense(timeline: Timeline, width: float) -> Iterable[str]:
+    """Draw every lane in cells, all of one look as one path; a lane says what it holds in all."""
+    lanes: dict[tuple[int, str], list[Span]] = defaultdict(list)
+    for span in timeline.spans:
+        lanes[span.rank, span.lane].append(span)
+    n_cells = max(1, min(int(width), _CELLS // len(lanes)))
+    makespan_ms = timeline.makespan_ms
+    for (rank, lane), spans in sorted(lanes.items()):
+        spans.sort(key=lambda span: span.start_ms)
+        # A message is shorter than a cell, and seen all the same.
+        runs = cell_runs(spans, makespan_ms, n_cells, any_shows=lane != "compute")
+        looks: dict[tuple[int, Op], list[Run]] = defaultdict(list)
+        for run in runs:
+            if run.span is not None:
+                looks[run.span.stage, run.span.op].append(run)
+        paths = [_path(stage, op, alike, width / n_cells) for (stage, op), alike in looks.items()]
+        yield element("g", element("title", _contents(spans)), *paths, transform=_place(rank, spans[0].op))
+
+
+def _contents(spans: Iterable[Span]) -> str:
+    took_ms: dict[tuple[int, Op], list[float]] = defaultdict(list)
+    for span in spans:
+        took_ms[span.stage, span.op].append(span.duration_ms)
+    return "; ".join(
+        f"stage {stage}: {len(each)} x {_WORDS.get(op, op.value.lower())}, {format_ms(sum(each))} together"
+        for (stage, op), each in took_ms.items()
+    )
+
+
+def _path(stage: int, op: Op, runs: Iterable[Run], cell: float) -> str:
+    height = number(_LANE if op.is_comm else _COMPUTE)
+    bars = []
+    for run in runs:
+        room = run.room * cell
+        across = number(room - min(1.0, room / 8))
+        bars.append(f"M{number(run.first * cell)} 0h{across}v{height}h-{across}z")
+    return element("path", d="".join(bars), fill=_fill(op, shades(stage)))
 
 
 def _bar(span: Span, scale: float) -> str:

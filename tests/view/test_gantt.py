@@ -85,3 +85,37 @@ def test_empty_timeline_is_drawn(timeline: Timeline) -> None:
 def test_labels_that_a_user_made_up_are_escaped() -> None:
     span = Span(0, 0, Op.F, 0, 0.0, 1.0, "</svg><script>")
     assert any("</svg><script>" in tip for tip in titles(svg(gantt_svg(Timeline((span,), 1), title="<b>"))))
+
+
+def many_spans(n_ranks: int, n_microbatches: int) -> Timeline:
+    """Each rank computes forward and backward by turns, with a message that takes no time to speak of."""
+    spans = []
+    for rank in range(n_ranks):
+        for microbatch in range(n_microbatches):
+            start = 4.0 * microbatch
+            for op, begin, end in ((Op.F, 0.0, 1.0), (Op.SEND, 1.0, 1.001), (Op.B, 2.0, 4.0)):
+                label = f"{rank}{op}{microbatch}"
+                spans.append(Span(rank, rank, op, microbatch, start + begin, start + end, label))
+    return Timeline(tuple(spans), n_ranks)
+
+
+def test_a_picture_of_many_spans_stays_small_and_shows_every_lane() -> None:
+    few, many = (gantt_svg(many_spans(4, n)) for n in (1000, 20_000))
+    assert len(many) < 2 * len(few) < 2_000_000
+    told = titles(svg(many))
+    assert "stage 3: 20000 x forward, 20.0 s together; stage 3: 20000 x backward, 40.0 s together" in told
+    assert "stage 0: 20000 x send, 20.0 ms together" in told
+    assert any("240,000 spans" in word for word in texts(svg(many)))
+
+
+def test_many_spans_are_drawn_where_they_are() -> None:
+    timeline = many_spans(16, 220)
+    root = svg(gantt_svg(timeline))
+    width = float(root.attrib["width"]) - 86
+    lane = next(g for g in root.iter(f"{SVG}g") if "stage 5: 220 x forward" in (g[0].text or ""))
+    assert len(lane) == 3  # what it holds, its forwards and its backwards
+    for path, begin in zip(lane[1:], (0.0, 2.0), strict=True):
+        starts_ms = [
+            float(bar.split()[0]) / width * timeline.makespan_ms for bar in path.attrib["d"].split("M")[1:]
+        ]
+        assert starts_ms == pytest.approx([4.0 * n + begin for n in range(220)], abs=0.5)

@@ -56,15 +56,21 @@ def stage_bytes(
 ) -> float:
     """The memory of a stage: parameters, gradients, optimizer state, saved and received values."""
     inside = [node for node in graph.nodes if stage_of[node.name] == stage]
-    params = float(sum(node.param_bytes for node in inside))
+    owners = [(node, node.param_bytes, 1) for node in inside]
     for tied in graph.tied:
-        params -= tied.nbytes * max(0, sum(stage_of[name] == stage for name in tied.nodes) - 1)
+        again = max(0, sum(stage_of[name] == stage for name in tied.nodes) - 1)
+        owners.append((tied, tied.nbytes, -again))  # type: ignore[arg-type]
+    weights = 0.0
+    for owner, nbytes, times in owners:
+        gradients = nbytes if owner.trained_bytes is None else owner.trained_bytes
+        states = gradients / 4 if owner.n_trained is None else owner.n_trained
+        weights += times * (nbytes + gradients + states * hardware.optimizer_bytes_per_param)
     held = sum(node.saved_bytes for node in inside)
     for node in graph.nodes:
         readers = {stage_of[b] for a, b, data in graph.edges() if a == node.name and data}
         if stage_of[node.name] != stage and stage in readers:
             held += node.out_bytes
-    return params * (2 + hardware.optimizer_bytes_per_param / 4) + in_flight * held
+    return weights + in_flight * held
 
 
 def best_bottleneck(

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import networkx as nx
 from torch import nn
@@ -22,6 +22,9 @@ from autopipe.ir.traced import NodeInfo, TracedModel
 
 SMALL_BYTES = 1 << 16
 """A value no larger than this is cheap to compute again, if no matrix is multiplied for it."""
+
+FLOAT32_BYTES = 4
+"""Of an element, where a cost node does not say how many are trained."""
 
 
 def cost_graph(
@@ -52,7 +55,7 @@ def cost_graph(
     prices = Walk(traced, model, known, fused_attention=not device.name.startswith("cpu")).run()
     saved_bytes = charge(prices)
     named = model.named_parameters(remove_duplicate=False)
-    parameters = {name: parameter.numel() * parameter.element_size() for name, parameter in named}
+    parameters = dict(named)
     together = _together(traced)
     grouped = {name for group in together for name in group}
     nodes = []
@@ -68,9 +71,10 @@ def cost_graph(
                 bwd_weight_ms=total_ms(price.count.bwd_weight, device),
                 out_bytes=out_bytes,
                 grad_bytes=out_bytes if info.spec and info.spec.requires_grad else 0,
-                param_bytes=sum(parameters[fqn] for fqn in info.parameters),
+                param_bytes=sum(parameters[fqn].nbytes for fqn in info.parameters),
                 saved_bytes=saved_bytes[name],
                 recomputable=name not in grouped and _is_recomputable(info, price, out_bytes),
+                **_trained([parameters[fqn] for fqn in info.parameters]),
             )
         )
     return CostGraph.build(nodes, _edges(traced), together, _tied(traced, parameters))
@@ -121,9 +125,21 @@ def _together(traced: TracedModel) -> list[tuple[str, ...]]:
     return sorted((group for group in sorted_groups if len(group) > 1), key=lambda group: place[group[0]])
 
 
-def _tied(traced: TracedModel, parameters: Mapping[str, int]) -> list[TiedParam]:
+def _trained(parameters: Sequence[nn.Parameter]) -> dict[str, int]:
+    """Return what `CostNode` says of trained parameters, where it is not what it takes if nothing is said."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    nbytes, count = sum(p.nbytes for p in trained), sum(p.numel() for p in trained)
+    usual = len(trained) == len(parameters) and nbytes == FLOAT32_BYTES * count
+    return {} if usual else {"trained_bytes": nbytes, "n_trained": count}
+
+
+def _tied(traced: TracedModel, parameters: Mapping[str, nn.Parameter]) -> list[TiedParam]:
     readers: dict[str, list[str]] = {}
     for node in priced_nodes(traced):
         for fqn in traced.info[node.name].parameters:
             readers.setdefault(fqn, []).append(node.name)
-    return [TiedParam(fqn, parameters[fqn], tuple(names)) for fqn, names in readers.items() if len(names) > 1]
+    return [
+        TiedParam(fqn, parameters[fqn].nbytes, tuple(names), **_trained([parameters[fqn]]))
+        for fqn, names in readers.items()
+        if len(names) > 1
+    ]

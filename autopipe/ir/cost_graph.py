@@ -39,6 +39,8 @@ class CostNode:
         param_bytes: Parameters that the operation reads, tied ones included.
         saved_bytes: What is kept for the backward of one microbatch.
         recomputable: Running it twice gives the same value and has no effect.
+        trained_bytes: Of ``param_bytes``, those that get a gradient; None: all of them.
+        n_trained: How many elements those are; None: one every four bytes.
     """
 
     name: str
@@ -51,6 +53,8 @@ class CostNode:
     param_bytes: int = 0
     saved_bytes: int = 0
     recomputable: bool = False
+    trained_bytes: int | None = None
+    n_trained: int | None = None
 
     @property
     def bwd_ms(self) -> float:
@@ -69,7 +73,7 @@ class CostNode:
             PartitionError: A cost is negative, infinite or NaN; names the node and the field.
         """
         for field, value in asdict(self).items():
-            if isinstance(value, str | bool):
+            if value is None or isinstance(value, str | bool):
                 continue
             if not math.isfinite(value) or value < 0:
                 raise PartitionError(
@@ -86,11 +90,15 @@ class TiedParam:
         name: Its FQN.
         nbytes: Its size.
         nodes: The nodes that read it; ``param_bytes`` of each includes it.
+        trained_bytes: As in `CostNode`.
+        n_trained: As in `CostNode`.
     """
 
     name: str
     nbytes: int
     nodes: tuple[str, ...]
+    trained_bytes: int | None = None
+    n_trained: int | None = None
 
     def verify(self) -> None:
         """Raise PartitionError if the size is negative or a node is named twice."""
@@ -246,10 +254,10 @@ class CostGraph:
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON types from which :meth:`from_json` makes an equal graph."""
         return {
-            "nodes": [asdict(node) for node in self.nodes],
+            "nodes": [_given(node) for node in self.nodes],
             "edges": [[a, b] if data else [a, b, False] for a, b, data in self.edges()],
             "together": [list(group) for group in self.together],
-            "tied": [{"name": t.name, "nbytes": t.nbytes, "nodes": list(t.nodes)} for t in self.tied],
+            "tied": [{**_given(tied), "nodes": list(tied.nodes)} for tied in self.tied],
         }
 
     @classmethod
@@ -259,7 +267,7 @@ class CostGraph:
             (CostNode(**node) for node in data["nodes"]),
             (tuple(edge) for edge in data["edges"]),
             data.get("together", ()),
-            (TiedParam(t["name"], t["nbytes"], tuple(t["nodes"])) for t in data.get("tied", ())),
+            (TiedParam(**{**tied, "nodes": tuple(tied["nodes"])}) for tied in data.get("tied", ())),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -282,3 +290,7 @@ class CostGraph:
         params -= sum(tied.nbytes * (len(tied.nodes) - 1) for tied in self.tied)
         edges = f"{n_edges} edge{'s' if n_edges != 1 else ''}"
         return f"CostGraph: {len(self)} nodes, {edges}, {total_ms:g} ms, {params} parameter bytes"
+
+
+def _given(cost: CostNode | TiedParam) -> dict[str, Any]:
+    return {field: value for field, value in asdict(cost).items() if value is not None}

@@ -92,7 +92,8 @@ class Hardware:
         links: One for all, or ``links[i]`` between positions i and i + 1.
         overlap: Transfers run beside compute: a stage takes the largest of compute, receiving and sending
             instead of their sum.
-        optimizer_bytes_per_param: Optimizer state a parameter element (Adam: two float32).
+        optimizer_bytes_per_param: Optimizer state a trained parameter element, whatever its dtype (Adam: two
+            float32; 12 with a float32 copy of bfloat16 parameters beside it).
 
     Example:
         >>> gpu = Device("gpu", {"float32": 1e13}, 1e12, 2**34, 0.0, "an example")

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autopipe.errors import PartitionError
-from autopipe.ir.cost_graph import CostGraph
+from autopipe.ir.cost_graph import CostGraph, CostNode, TiedParam
 from autopipe.ir.hardware import Hardware, Link
 from autopipe.ir.partition import StageCost
 from autopipe.partition.nets import Net, build_nets
 
 ELEMENT_BYTES = 4
-"""Bytes of a parameter element, by which optimizer bytes an element become bytes a parameter byte."""
+"""Bytes of a parameter element where a cost graph does not say how many elements there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,22 @@ class MemoryRule:
     keeps_received: bool = True
 
     def bytes_per_param_byte(self, hardware: Hardware) -> float:
-        """The multiplier on that hardware."""
+        """The multiplier on that hardware where all parameters are trained float32."""
         if self.param_multiplier is not None:
             return self.param_multiplier
         return 2.0 + hardware.optimizer_bytes_per_param / ELEMENT_BYTES
+
+    def held_bytes(self, owner: CostNode | TiedParam, hardware: Hardware) -> float:
+        """Bytes of the parameters of a node, or of a tied one, with what training adds to them.
+
+        Gradients are as large as the parameters that are trained; optimizer state is counted by element.
+        """
+        nbytes = owner.param_bytes if isinstance(owner, CostNode) else owner.nbytes
+        if self.param_multiplier is not None:
+            return nbytes * self.param_multiplier
+        trained = nbytes if owner.trained_bytes is None else owner.trained_bytes
+        elements = trained / ELEMENT_BYTES if owner.n_trained is None else owner.n_trained
+        return nbytes + trained + elements * hardware.optimizer_bytes_per_param
 
 
 def net_ms(net: Net, link: Link) -> float:
@@ -153,7 +165,7 @@ class Objective:
         saved_bytes = sum(nodes[i].saved_bytes for i in inside)
         kept = sum(net.out_bytes for net in received if not net.again and not net.tied)
         kept = kept if self.rules.memory.keeps_received else 0
-        fixed = param_bytes * self.param_multiplier
+        fixed = self.held_bytes(inside)
         memory = math.ceil(fixed + self.in_flight[stage] * (saved_bytes + kept))
         recompute = self._recompute_helps(memory, saved_bytes)
         if recompute:
@@ -184,6 +196,17 @@ class Objective:
     def _recompute_helps(self, memory: int, saved_bytes: int) -> bool:
         limit = self.rules.memory_limit_bytes
         return self.rules.allow_recompute and limit is not None and memory > limit and saved_bytes > 0
+
+    def held_bytes(self, members: Iterable[int]) -> float:
+        """What a stage of these nodes holds whatever is in flight: parameters, gradients, optimizer state."""
+        inside, memory = set(members), self.rules.memory
+        once = math.fsum(memory.held_bytes(self.nodes[0][i], self.hardware) for i in inside)
+        again = (
+            memory.held_bytes(tied, self.hardware) * (held - 1)
+            for tied in self.graph.tied
+            if (held := sum(self.index[name] in inside for name in tied.nodes)) > 1
+        )
+        return once - math.fsum(again)
 
     def _double_counted(self, inside: set[int]) -> int:
         extra = 0

@@ -246,11 +246,12 @@ def _arrays(objective: Objective, order: _Order, first: Ints, last: Ints, allow_
         np.add.at(fwd[c], order.item_of, [node.fwd_ms for node in nodes])
     fixed, saved = np.zeros(n), np.zeros(n)
     nodes = objective.nodes[0]
-    np.add.at(fixed, order.item_of, [node.param_bytes * objective.param_multiplier for node in nodes])
+    held_bytes = objective.rules.memory.held_bytes
+    np.add.at(fixed, order.item_of, [held_bytes(node, objective.hardware) for node in nodes])
     np.add.at(saved, order.item_of, [float(node.saved_bytes) for node in nodes])
     tied = tuple(
         TiedItems(
-            t.nbytes * objective.param_multiplier,
+            held_bytes(t, objective.hardware),
             tuple(int(order.item_of[objective.index[x]]) for x in t.nodes),
         )
         for t in objective.graph.tied

@@ -138,15 +138,15 @@ def _no_room(
         f"{problem.limit:.0f} bytes" if shares == 1 else f"{problem.limit:.0f} bytes a stage, {shares} a rank"
     )
     what = f"no {problem.k}-stage partition {'fits' if proven else 'that was tried fits'} {limit}."
-    lean, least = _lean_stage(objective, problem)
+    lean, held, least = _lean_stage(objective, problem)
     if lean is None:
         return InfeasibleError(what, where=where)
     enough = lean.memory_bytes
-    detail = f"the leanest split needs {enough} bytes in stage {lean.index}: {_account(objective, lean)}"
+    detail = f"the leanest split needs {enough} bytes in stage {lean.index}: {_account(lean, held)}"
     why = "No split needs less." if least >= enough else f"No split needs less than {least} bytes."
     remedies = [f"memory_limit_bytes={shares * enough} or more."]
     if not problem.allow_recompute:
-        thrifty, _ = _lean_stage(objective, replace(problem, allow_recompute=True))
+        thrifty, _, _ = _lean_stage(objective, replace(problem, allow_recompute=True))
         if thrifty is not None and thrifty.memory_bytes < enough:
             remedies.append(
                 f"allow_recompute=True, with which {shares * thrifty.memory_bytes} bytes are enough."
@@ -155,11 +155,11 @@ def _no_room(
     return InfeasibleError(what, where=where, why=why, remedy="\n".join(remedies))
 
 
-def _lean_stage(objective: Objective, problem: Problem) -> tuple[StageCost | None, int]:
-    """The fullest stage of the leanest split, and what the fullest stage of any split holds at least."""
+def _lean_stage(objective: Objective, problem: Problem) -> tuple[StageCost | None, int, int]:
+    """The fullest stage of the leanest split, its bytes for weights, and the bytes that any split needs."""
     found = leanest(problem, _BUDGET)
     if found.stage_of is None:
-        return None, 0
+        return None, 0, 0
     rules = replace(
         objective.rules,
         memory_limit_bytes=0 if problem.allow_recompute else None,  # 0: every stage runs its forward twice
@@ -169,11 +169,13 @@ def _lean_stage(objective: Objective, problem: Problem) -> tuple[StageCost | Non
     lean = to_partition(priced, problem, found.stage_of, "memory", 0.0, "")
     worst = max(lean.stages, key=lambda stage: stage.memory_bytes)
     least = math.ceil(found.lower_bound_ms * (1 - 1e-9) - 1e-3)
-    return worst, worst.memory_bytes if found.stopped_by == "optimal" else least
+    members = (objective.index[name] for name, stage in lean.stage_of.items() if stage == worst.index)
+    held = math.ceil(objective.held_bytes(members))
+    return worst, held, worst.memory_bytes if found.stopped_by == "optimal" else least
 
 
-def _account(objective: Objective, stage: StageCost) -> str:
-    held = math.ceil(stage.param_bytes * objective.param_multiplier)
+def _account(stage: StageCost, held: int) -> str:
+    """Say what fills a stage, of which ``held`` are parameters, gradients and optimizer state."""
     kept = stage.memory_bytes - held
     parts = [f"{held} for {stage.param_bytes} bytes of parameters with their gradients and optimizer state"]
     if kept:

@@ -20,11 +20,21 @@ def wires(
     return Hardware("wires", (GPU,), links, overlap=overlap)
 
 
+DTYPES = ("float32", "float32", "bfloat16", "frozen")
+
+
+def trained(dtype: str, nbytes: int) -> dict[str, int]:
+    """What a cost node says of its trained parameters, if all are of a kind."""
+    each = {"float32": {}, "bfloat16": {"trained_bytes": nbytes, "n_trained": nbytes // 2}}
+    return each.get(dtype, {"trained_bytes": 0, "n_trained": 0})  # type: ignore[return-value]
+
+
 @st.composite
 def cost_graphs(draw: st.DrawFn, max_nodes: int = 7, groups: bool = False, tied: bool = False) -> CostGraph:
     """A small DAG with any costs; zeros are likely."""
     n = draw(st.integers(2, max_nodes))
     cost = st.sampled_from([0, 0, 1, 2, 3, 5, 8])
+    dtypes = [draw(st.sampled_from(DTYPES)) for _ in range(n)]
     nodes = [
         CostNode(
             f"n{i}",
@@ -32,8 +42,9 @@ def cost_graphs(draw: st.DrawFn, max_nodes: int = 7, groups: bool = False, tied:
             bwd_input_ms=draw(cost),
             out_bytes=draw(cost),
             grad_bytes=draw(st.sampled_from([0, 1])),
-            param_bytes=draw(cost),
+            param_bytes=(size := draw(cost)),
             saved_bytes=draw(cost),
+            **trained(dtypes[i], size),
         )
         for i in range(n)
     ]
@@ -45,5 +56,8 @@ def cost_graphs(draw: st.DrawFn, max_nodes: int = 7, groups: bool = False, tied:
     shared = []
     if tied:
         users = draw(st.lists(st.sampled_from(names), min_size=2, max_size=3, unique=True))
-        shared = [TiedParam("w", min(node.param_bytes for node in nodes if node.name in users), tuple(users))]
+        size = min(node.param_bytes for node in nodes if node.name in users)
+        among = {dtypes[names.index(user)] for user in users}
+        dtype = among.pop() if len(among) == 1 else "frozen"
+        shared = [TiedParam("w", size, tuple(users), **trained(dtype, size))]
     return CostGraph.build(nodes, edges, together, shared)

@@ -172,6 +172,34 @@ _SEARCH = 64
 """Steps after which an item is taken to have no first reader; only a fusion is lost."""
 
 
+def close_cycles(problem: Problem, leaders: list[int]) -> list[int]:
+    """Join with every class what lies on a path from it to itself.
+
+    Args:
+        problem: The items.
+        leaders: The class of every item, named by one of its items.
+
+    Returns:
+        Classes whose contraction closes no cycle, each named by its first item.
+
+    Complexity: linear.
+    """
+    import networkx as nx
+
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(problem.n))
+    graph.add_edges_from((a, b) for a, after in enumerate(problem.succs) for b in after)
+    for item, leader in enumerate(leaders):
+        if item != leader:
+            graph.add_edges_from([(item, leader), (leader, item)])
+    closed = list(range(problem.n))
+    for component in nx.strongly_connected_components(graph):
+        first = min(component)
+        for item in component:
+            closed[item] = first
+    return closed
+
+
 def contract(problem: Problem, leaders: list[int]) -> Reduced:
     """Make every class of items one item, in a topological order by their leaders.
 

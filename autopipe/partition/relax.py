@@ -46,6 +46,7 @@ class Depth(enum.Enum):
 
     NOTHING = "nothing"
     NO_WEIGHT = "loose items without weight"
+    FRINGE = "loose items without weight, small dead ends, and the weight of small loose sources"
     LOOSE = "loose items of next to no weight"
     ALL_SMALL = "items and nets of next to no cost beside anything else"
 
@@ -65,7 +66,9 @@ class Relaxed:
     dropped: tuple[int, ...]
 
 
-def relax(problem: Problem, reach: Reach, target: float, depth: Depth) -> Relaxed:
+def relax(
+    problem: Problem, reach: Reach, target: float, depth: Depth, exempt: frozenset[int] = frozenset()
+) -> Relaxed:
     """Leave out what is loose.
 
     Args:
@@ -73,6 +76,7 @@ def relax(problem: Problem, reach: Reach, target: float, depth: Depth) -> Relaxe
         reach: Their closure.
         target: About the bottleneck, for what counts as small.
         depth: How much may be left out.
+        exempt: Items that are left as they are.
 
     Returns:
         The relaxed problem; with a memory limit or pins nothing is left out.
@@ -82,15 +86,22 @@ def relax(problem: Problem, reach: Reach, target: float, depth: Depth) -> Relaxe
     work = _Bypass(problem, reach, target, depth)
     fixed = depth is Depth.NOTHING or problem.limit is not None
     if not fixed and not problem.first.any() and (problem.last == problem.k - 1).all():
-        for item in range(problem.n):
-            work.try_item(item)
+        fringe = depth is Depth.FRINGE
+        for item in reversed(range(problem.n)) if fringe else range(problem.n):
+            if item not in exempt:
+                work.try_item(item)
+        if fringe:
+            work.free_sources(reach, exempt)
     return work.result()
 
 
 class _Bypass:
     def __init__(self, problem: Problem, reach: Reach, target: float, depth: Depth) -> None:
         self.problem, self.target = problem, target
-        self.unheard, self.nothing = (0.0, 0.0) if depth is Depth.NO_WEIGHT else (_UNHEARD, _NEXT_TO_NOTHING)
+        small = depth not in (Depth.NO_WEIGHT, Depth.FRINGE)
+        self.nothing = _NEXT_TO_NOTHING if small else 0.0
+        self.unheard = _UNHEARD if small else 0.0
+        self.dead_end = _UNHEARD if depth is Depth.FRINGE else self.unheard
         self.weights = problem.weight.copy()
         aside = reach.total - reach.before - reach.after + reach.weight
         self.loose = aside > (_BESIDE if depth is Depth.ALL_SMALL else _LOOSE) * target
@@ -119,10 +130,19 @@ class _Bypass:
         traces = max(made, read) <= _TRACE * self.target
         if len(makes) > 1 or (makes and read > max(made, self.trace)):
             return
-        least = self.unheard if traces else self.nothing
+        least = (self.unheard if makes else self.dead_end) if traces else self.nothing
         if self.weight[item] <= least * self.target and (makes or traces):
             self._leave_share(item, makes, made - read)
             self._drop(item, makes)
+
+    def free_sources(self, reach: Reach, exempt: frozenset[int]) -> None:
+        """Let loose items that depend on nothing heavy weigh nothing; they then go with what reads them."""
+        small = np.zeros(self.problem.n, dtype=bool)
+        for item, before in enumerate(self.problem.preds):
+            light = reach.before[item] <= _UNHEARD * self.target
+            small[item] = light and bool(self.loose[item]) and all(small[x] for x in before)
+        small[list(exempt)] = False
+        self.weights[:, small] = 0.0
 
     def _leave_share(self, item: int, makes: list[int], spared: float) -> None:
         """An only reader computes the item in its stage or receives it: it pays the cheaper in any case."""

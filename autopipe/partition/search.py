@@ -7,24 +7,27 @@ from itertools import islice
 
 import numpy as np
 
-from autopipe.partition.attempt import Outcome, Verdict, attempt
+from autopipe.partition.attempt import Verdict, attempt
 from autopipe.partition.bounds import simple_bound
-from autopipe.partition.chain_dp import split_order
+from autopipe.partition.incumbent import RELATIVE, Incumbent, by_stage
 from autopipe.partition.lean import lean_problem
 from autopipe.partition.orders import linear_orders
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.reach import Reach
 from autopipe.partition.reduce import Reduced, reduce_problem
-from autopipe.partition.relax import Depth, Relaxed, place_dropped, relax
+from autopipe.partition.relax import Depth, Relaxed, relax
+from autopipe.partition.rung import Rung, Stopped
+
+__all__ = ["RELATIVE", "Found", "by_stage", "leanest", "search"]
 
 _ORDERS = ((1500, 7), (2500, 3), (10**9, 1))
 """How many orders are tried up to a number of items: the loads of one take n^2 numbers."""
 
-RELATIVE = 1e-9
-"""Splits whose bottlenecks differ by less are the same."""
-
 _LEAN_BUDGET = 20_000_000
 """Work spent at most on the least memory that any split needs."""
+
+_PUT_BACK = 40
+"""Items of the fringe after which no more are put back."""
 
 _HALF_A_BYTE = 0.5
 
@@ -78,28 +81,25 @@ def leanest(problem: Problem, budget: int) -> Found:
 class _Search:
     def __init__(self, problem: Problem, budget: int, lower: float = 0.0) -> None:
         self.problem, self.budget = problem, budget
-        self.upper, self.method = np.inf, "none"
-        self.stage_of: Ints | None = None
-        self.lower = max(lower, simple_bound(problem))
+        self.best = Incumbent(problem, lower)
 
     def run(self) -> Found:
         self._orders()
-        if self.stage_of is None and self.problem.limit is not None and not self._lean():
-            return Found(np.inf, None, np.inf, "memory", "optimal")
-        if not self.budget or self.closed():
+        best = self.best
+        if best.stage_of is None and self.problem.limit is not None and not self._lean():
+            return Found(np.inf, None, np.inf, "memory", Stopped.OPTIMAL.value)
+        if not self.budget or best.closed():
             return self._found("linear orders")
-        reach = Reach(self.problem)
-        if self.stage_of is None:
-            return self._any(reach)
-        stopped = self._ladder(reach) if self.problem.allow_empty else self._exactly(reach)
-        return self._found(stopped)
+        if best.stage_of is None:
+            return self._any(Reach(self.problem))
+        return self._found((self._ladder() if self.problem.allow_empty else self._exactly()).value)
 
     def _lean(self) -> bool:
         """Start from the split that holds the fewest bytes; False if even that is proven to hold too many."""
         assert self.problem.limit is not None
         lean = leanest(self.problem, min(self.budget, _LEAN_BUDGET))
         if lean.stage_of is not None and lean.bottleneck_ms <= self.problem.limit + _HALF_A_BYTE:
-            self._try(by_stage(lean.stage_of), "memory")
+            self.best.try_order(by_stage(lean.stage_of), "memory")
         return lean.lower_bound_ms <= self.problem.limit + _HALF_A_BYTE
 
     def _any(self, reach: Reach) -> Found:
@@ -109,99 +109,66 @@ class _Search:
         )
         outcome = attempt(self.problem, reach, everything, self.budget)
         if outcome.verdict is Verdict.IMPOSSIBLE:
-            return Found(np.inf, None, np.inf, "downsets", "optimal")
+            return Found(np.inf, None, np.inf, "downsets", Stopped.OPTIMAL.value)
         if outcome.stage_of is None:
-            return self._found("work budget")
-        return Found(outcome.bottleneck_ms, outcome.stage_of, outcome.bottleneck_ms, "downsets", "optimal")
+            return self._found(Stopped.BUDGET.value)
+        bottleneck = outcome.bottleneck_ms
+        return Found(bottleneck, outcome.stage_of, bottleneck, "downsets", Stopped.OPTIMAL.value)
 
-    def _exactly(self, reach: Reach) -> str:
+    def _exactly(self) -> Stopped:
         """Every stage needs an item, so nothing may be fused or left out."""
         same = np.arange(self.problem.n, dtype=np.int64)
-        return self._descend(Relaxed(self.problem, same, ()), Reduced(self.problem, same), reach)
+        rung = Rung(self.best, Relaxed(self.problem, same, ()), Reduced(self.problem, same))
+        return rung.windows(self.budget // 2)
 
-    def _ladder(self, reach: Reach) -> str:
+    def _ladder(self) -> Stopped:
         """Relax a little first; less if that was too much, more if it was too little to be decided."""
-        stopped = self._rung(reach, Depth.LOOSE)
-        if self.closed():
-            return "optimal"
+        reach, best = Reach(self.problem), self.best
+        stopped, _ = self._rung(reach, Depth.LOOSE)
+        if stopped is Stopped.RELAXATION:
+            stopped = self._fringe(reach)
         for depth in (Depth.NO_WEIGHT, Depth.NOTHING):
-            if stopped == "relaxation" and not self.closed():
-                stopped = self._rung(reach, depth)
-        if self.closed() or self.lower > simple_bound(self.problem):
+            if stopped is Stopped.RELAXATION:
+                stopped, _ = self._rung(reach, depth)
+        if best.closed() or best.lower > simple_bound(self.problem):
             return stopped
-        if self._rung(reach, Depth.ALL_SMALL, bisect=True) == "relaxation":
-            return "relaxation"
-        return stopped
+        last, rung = self._rung(reach, Depth.ALL_SMALL)
+        if last is Stopped.BUDGET:
+            rung.bisect(self.budget)
+        return last if last is Stopped.RELAXATION else stopped
 
-    def _rung(self, reach: Reach, depth: Depth, *, bisect: bool = False) -> str:
-        relaxed = relax(self.problem, reach, self.upper, depth)
-        reduced = reduce_problem(relaxed.problem)
-        closure = Reach(reduced.problem)
-        stopped = self._descend(relaxed, reduced, closure)
-        if stopped == "work budget" and bisect:
-            self._raise_bound(relaxed, reduced, closure)
-        return stopped
+    def _fringe(self, reach: Reach) -> Stopped:
+        """Leave out the fringe; put back what was left out of the dearest stages as long as that helps."""
+        exempt: frozenset[int] = frozenset()
+        while True:
+            stopped, rung = self._rung(reach, Depth.FRINGE, exempt)
+            culprits = rung.culprits() - exempt
+            if stopped is not Stopped.RELAXATION or not culprits or len(exempt) > _PUT_BACK:
+                return Stopped.RELAXATION if exempt and not self.best.closed() else stopped
+            exempt |= culprits
 
-    def closed(self) -> bool:
-        return self.lower >= self.upper * (1 - RELATIVE)
+    def _rung(self, reach: Reach, depth: Depth, exempt: frozenset[int] = frozenset()) -> tuple[Stopped, Rung]:
+        """Search one relaxation: windows first, then all downsets, then windows of what blocks leave."""
+        relaxed = relax(self.problem, reach, self.best.upper, depth, exempt)
+        rung = Rung(self.best, relaxed, reduce_problem(relaxed.problem))
+        stopped = rung.windows(self.budget // 10)
+        self.budget -= rung.work
+        if stopped is Stopped.BUDGET:
+            rung = rung.fused()
+            stopped = rung.sweep(self.budget)
+            if stopped is Stopped.BUDGET:
+                stopped = rung.windows(self.budget // 2)
+            self.budget -= rung.work
+        return stopped, rung
 
     def _found(self, stopped: str) -> Found:
-        closed = self.closed()
-        lower = self.upper if closed else self.lower
-        return Found(self.upper, self.stage_of, lower, self.method, "optimal" if closed else stopped)
+        best = self.best
+        closed = best.closed()
+        lower = best.upper if closed else best.lower
+        stopped = Stopped.OPTIMAL.value if closed else stopped
+        return Found(best.upper, best.stage_of, lower, best.method, stopped)
 
     def _orders(self) -> None:
         n_orders = next(count for size, count in _ORDERS if self.problem.n <= size)
         for name, order in islice(linear_orders(self.problem), n_orders):
-            self._try(order, f"{name} order")
-
-    def _try(self, order: list[int], name: str) -> None:
-        bottleneck, stage_of = split_order(self.problem, order, self.upper)
-        if bottleneck < self.upper * (1 - RELATIVE):
-            self.upper, self.stage_of, self.method = bottleneck, stage_of, name
-
-    def _descend(self, relaxed: Relaxed, reduced: Reduced, reach: Reach) -> str:
-        """Ask for better than the best until there is none."""
-        while True:
-            outcome = attempt(reduced.problem, reach, self.upper * (1 - RELATIVE), self.budget // 2)
-            self.budget -= outcome.work
-            if outcome.verdict is Verdict.IMPOSSIBLE:
-                self.lower = self.upper
-                return "optimal"
-            if outcome.verdict is Verdict.UNDECIDED:
-                return "work budget"
-            self.lower = max(self.lower, outcome.bottleneck_ms)
-            before = self.upper
-            self._lift(relaxed, reduced, outcome)
-            if self.closed():
-                return "optimal"
-            if self.upper >= before * (1 - RELATIVE):
-                return "relaxation"
-
-    def _lift(self, relaxed: Relaxed, reduced: Reduced, outcome: Outcome) -> None:
-        """Make a split of the relaxed problem one of the whole, by an order that agrees with it."""
-        assert outcome.stage_of is not None
-        stage = place_dropped(self.problem, relaxed, reduced.expand(outcome.stage_of))
-        self._try(by_stage(stage), "downsets")
-
-    def _raise_bound(self, relaxed: Relaxed, reduced: Reduced, reach: Reach) -> None:
-        """Bisect for the largest target that is proven impossible."""
-        low, high = self.lower, self.upper
-        share = max(self.budget // 8, 10_000)
-        while high - low > 1e-3 * self.upper and self.budget > 0:
-            target = (low + high) / 2
-            outcome = attempt(reduced.problem, reach, target, share)
-            self.budget -= max(outcome.work, share // 50)
-            if outcome.verdict is Verdict.IMPOSSIBLE:
-                low = self.lower = target
-                continue
-            high = target
-            if outcome.verdict is Verdict.FOUND:
-                low = self.lower = max(self.lower, outcome.bottleneck_ms)
-                self._lift(relaxed, reduced, outcome)
-                return
-
-
-def by_stage(stage_of: Ints) -> list[int]:
-    """Items in an order that goes stage by stage, topological if the stages agree with precedence."""
-    return sorted(range(len(stage_of)), key=lambda x: (int(stage_of[x]), x))
+            self.best.try_order(order, f"{name} order")

@@ -1,0 +1,156 @@
+"""One relaxation of a problem, searched by windows, by a sweep over all downsets and by bisection.
+
+::
+
+    Rung            relaxed, reduced      every bound holds for the whole problem
+      windows  ask for better than the best until there is none
+      fused    the same with blocks fused
+      sweep    the same if all downsets fit in memory
+      bisect   the largest target that is proven impossible, where none of these ends in time
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+from autopipe.partition.attempt import Verdict, attempt
+from autopipe.partition.blocks import fuse_blocks
+from autopipe.partition.incumbent import RELATIVE, Incumbent
+from autopipe.partition.lattice import build_lattice
+from autopipe.partition.polish import stage_loads
+from autopipe.partition.problem import Ints
+from autopipe.partition.reach import Reach
+from autopipe.partition.reduce import Reduced
+from autopipe.partition.relax import Relaxed, place_dropped
+from autopipe.partition.sweep import Sweep
+
+_DOWNSETS = 200_000
+"""Downsets up to which all of them are swept over."""
+
+_NEAR = 1e-3
+"""Gap below which the next target is just below the best split, not halfway."""
+
+
+_FEW = 4
+"""Ends of a net up to which they count as near each other."""
+
+
+class Stopped(enum.StrEnum):
+    """What ended a search."""
+
+    OPTIMAL = "optimal"
+    RELAXATION = "relaxation"
+    BUDGET = "work budget"
+
+
+class Rung:
+    """One relaxation.
+
+    Args:
+        best: Where splits and bounds are kept.
+        relaxed: The relaxed problem.
+        reduced: What reduction leaves of it.
+    """
+
+    def __init__(self, best: Incumbent, relaxed: Relaxed, reduced: Reduced) -> None:
+        """Close the precedence of the reduced problem."""
+        self.best, self.relaxed, self.reduced = best, relaxed, reduced
+        self.reach = Reach(reduced.problem)
+        self.work = 0
+        self.lifted: Ints | None = None
+
+    def windows(self, budget: int) -> Stopped:
+        """Ask for better than the best until there is none, each time with that budget."""
+        best = self.best
+        while True:
+            outcome = attempt(self.reduced.problem, self.reach, best.below, budget)
+            self.work += outcome.work
+            if outcome.verdict is Verdict.IMPOSSIBLE:
+                best.prove(best.upper)
+                return Stopped.OPTIMAL
+            if outcome.stage_of is None:
+                return Stopped.BUDGET
+            best.prove(outcome.bottleneck_ms)
+            before = best.upper
+            self._lift(outcome.stage_of)
+            if best.closed():
+                return Stopped.OPTIMAL
+            if best.upper >= before * (1 - RELATIVE):
+                return Stopped.RELAXATION
+
+    def fused(self) -> Rung:
+        """The same relaxation with blocks fused."""
+        blocks = fuse_blocks(self.reduced.problem)
+        if blocks.problem.n == self.reduced.problem.n:
+            return self
+        reduced = Reduced(blocks.problem, blocks.item_of[self.reduced.item_of])
+        return Rung(self.best, self.relaxed, reduced)
+
+    def sweep(self, budget: int) -> Stopped:
+        """If there are few enough downsets, sweep over all of them until the optimum is proven."""
+        best, problem = self.best, self.reduced.problem
+        if problem.overlap or problem.limit is not None:
+            return Stopped.BUDGET
+        lattice = build_lattice(problem, _DOWNSETS)
+        if lattice is None:
+            return Stopped.BUDGET
+        sweep = Sweep(problem, lattice)
+        high, target = best.upper, best.below
+        while True:
+            path = sweep.run(target, budget - self.work)
+            self.work += path.work
+            if not path.complete:
+                return Stopped.BUDGET
+            if path.stage_of is None:
+                best.prove(target)
+            else:
+                high = path.bottleneck_ms
+                self._lift(path.stage_of)
+            if best.lower >= high * (1 - 2 * RELATIVE):
+                best.prove(high)
+                return Stopped.OPTIMAL if best.closed() else Stopped.RELAXATION
+            near = high - best.lower < _NEAR * high
+            target = high * (1 - RELATIVE) if near else (high + best.lower) / 2
+
+    def bisect(self, budget: int) -> None:
+        """Look for the largest target that is proven impossible."""
+        best = self.best
+        low, high = best.lower, best.upper
+        share, left = max(budget // 8, 10_000), budget
+        while high - low > _NEAR * best.upper and left > 0:
+            target = (low + high) / 2
+            outcome = attempt(self.reduced.problem, self.reach, target, share)
+            self.work += outcome.work
+            left -= max(outcome.work, share // 50)
+            if outcome.verdict is Verdict.IMPOSSIBLE:
+                low = target
+                best.prove(low)
+                continue
+            high = target
+            if outcome.stage_of is not None:
+                best.prove(outcome.bottleneck_ms)
+                self._lift(outcome.stage_of)
+                return
+
+    def _lift(self, stage_of: Ints) -> None:
+        """Make a split of the relaxed problem one of the whole."""
+        placed = place_dropped(self.best.problem, self.relaxed, self.reduced.expand(stage_of))
+        self.lifted = self.best.offer(placed, "downsets")
+
+    def culprits(self) -> frozenset[int]:
+        """Items that the relaxation left out of, or beside, the stages that are dearer than the bound."""
+        best, problem = self.best, self.best.problem
+        if self.lifted is None:
+            return frozenset()
+        dear = stage_loads(problem, self.lifted) > best.lower * (1 + RELATIVE)
+        near = dear[self.lifted]
+        for pins in problem.pins:
+            if near[list(pins)].any():
+                near[list(pins)] = near[list(pins)] | (len(pins) <= _FEW)
+        lighter = np.zeros(problem.n, dtype=bool)
+        lighter[list(self.relaxed.dropped)] = True
+        kept = self.relaxed.kept
+        lighter[kept] = (self.relaxed.problem.weight < problem.weight[:, kept]).any(axis=0)
+        return frozenset(np.flatnonzero(lighter & near).tolist())

@@ -28,6 +28,8 @@ class StageCost:
         memory_bytes: Parameters, gradients, optimizer state and ``in_flight`` times what is kept.
         n_nodes: Nodes of the cost graph.
         recompute: Saved values are dropped and the forward runs again before the backward.
+        n_replicas: Devices that run the stage in turns; ``total_ms`` is the time from one microbatch to the
+            next, ``memory_bytes`` that of each.
     """
 
     index: int
@@ -43,18 +45,23 @@ class StageCost:
     memory_bytes: int
     n_nodes: int
     recompute: bool = False
+    n_replicas: int = 1
 
     def verify(self) -> None:
         """Raise PartitionError, naming the field, unless every number is finite and not negative."""
         for name, value in asdict(self).items():
             if not math.isfinite(value) or value < 0:
                 raise PartitionError(f"stage {self.index} has {name} = {value}.")
+        if self.n_replicas < 1:
+            raise PartitionError(f"stage {self.index} has {self.n_replicas} replicas.")
 
     def __str__(self) -> str:
         """Print as one line."""
+        replicas = f" x {self.n_replicas}" if self.n_replicas > 1 else ""
         return (
-            f"stage {self.index}: {self.n_nodes} nodes, fwd {self.fwd_ms:g} ms, bwd {self.bwd_ms:g} ms, "
-            f"comm {self.comm_ms:g} ms, total {self.total_ms:g} ms, {self.memory_bytes} bytes"
+            f"stage {self.index}{replicas}: {self.n_nodes} nodes, fwd {self.fwd_ms:g} ms, "
+            f"bwd {self.bwd_ms:g} ms, comm {self.comm_ms:g} ms, total {self.total_ms:g} ms, "
+            f"{self.memory_bytes} bytes"
         )
 
 
@@ -150,6 +157,11 @@ class Partition:
     def n_ranks(self) -> int:
         """Number of ranks."""
         return max(self.rank_of_stage) + 1
+
+    @property
+    def n_devices(self) -> int:
+        """Devices of all stages together, replicas counted."""
+        return sum(stage.n_replicas for stage in self.stages)
 
     def members(self, stage: int) -> tuple[str, ...]:
         """The nodes of one stage, in the order of the graph."""

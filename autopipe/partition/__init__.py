@@ -3,12 +3,14 @@
 from autopipe.partition.baselines import by_parameters, uniform_layers
 from autopipe.partition.objective import MemoryRule, Objective, Rules
 from autopipe.partition.problem import Problem, compile_problem
+from autopipe.partition.replicas import Replicas
 from autopipe.partition.solver import solve
 
 __all__ = [
     "MemoryRule",
     "Objective",
     "Problem",
+    "Replicas",
     "Rules",
     "by_parameters",
     "compile_problem",

@@ -10,14 +10,17 @@ import numpy as np
 from autopipe.errors import ArgumentError, PartitionError
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
+from autopipe.ir.integers import is_int
 from autopipe.ir.partition import Partition
 from autopipe.partition.baselines import to_partition
+from autopipe.partition.layouts import Unsuited, least_layout
 from autopipe.partition.least_step import check_objective, least_step
 from autopipe.partition.objective import MemoryRule, Objective, Rules
 from autopipe.partition.pins import check_pins
 from autopipe.partition.problem import compile_problem
 from autopipe.partition.ranks import on_ranks
 from autopipe.partition.refusals import check_enough_items, check_items_fit, no_split
+from autopipe.partition.replicas import Replicas
 from autopipe.partition.search import search
 
 BUDGET = 100_000_000
@@ -40,6 +43,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
     allow_empty: bool = False,
     allow_recompute: bool = False,
     objective: str = "bottleneck",
+    replicas: Replicas | None = None,
     budget: int = BUDGET,
 ) -> Partition:
     """Split a cost graph into stages so that the slowest one is as fast as can be, and prove it.
@@ -62,6 +66,8 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         allow_recompute: A stage that does not fit may run its forward twice instead of keeping values.
         objective: What is to be least: ``"bottleneck"``, the slowest stage, or ``"step_time"``, every stage
             once plus the slowest for each further microbatch, so that fill and drain count.
+        replicas: Lay out ``n_stages`` devices as that many stages or fewer, each with as many replicas as
+            pay, and choose both; the devices and links must be alike.
         budget: Work that the search may do, counted, not timed (about 1e7 a second); 0: linear orders only.
 
     Returns:
@@ -102,8 +108,12 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
             allow_recompute=allow_recompute,
         ),
     )
+    if replicas is not None:
+        Unsuited(pin or {}, n_ranks, objective, allow_recompute).check(prices)
     pins, groups = _checked_pins(pin or {}, n_stages), [tuple(group) for group in together]
     problem = compile_problem(prices, together=groups, followers=followers, pin=pins, allow_empty=allow_empty)
+    if replicas is not None:
+        return least_layout(prices, problem, replicas, budget)
     check_enough_items(prices, problem, groups)
     check_pins(prices, problem, pins)
     check_items_fit(prices, problem, shares)
@@ -135,7 +145,7 @@ def _checked_pins(pin: Mapping[str, int], n_stages: int) -> dict[str, int]:
 
 
 def _check_counts(n_stages: int, n_ranks: int | None, memory_limit_bytes: float | None, budget: int) -> None:
-    if isinstance(n_stages, bool) or not isinstance(n_stages, int) or n_stages < 1:
+    if not is_int(n_stages) or n_stages < 1:
         raise ArgumentError(f"asked for {n_stages} stages.", why="A split has at least one.")
     if n_ranks is not None and not 1 <= n_ranks <= n_stages:
         raise ArgumentError(

@@ -33,6 +33,11 @@ def read_property(value: torch.Tensor, name: str) -> Any:
     return getattr(value, name)
 
 
+def asking_gradient(value: torch.Tensor) -> torch.Tensor:
+    """Return ``value``, from here on requiring a gradient: ``value.requires_grad = True``."""
+    return value if value.requires_grad else value.detach().requires_grad_()
+
+
 class Held:
     """A function of no arguments that returns an object which an fx graph cannot spell."""
 

@@ -27,7 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
 from autopipe.trace.branches import DEPENDS_ON_DATA
-from autopipe.trace.glue import Apply, Spelled, read_property
+from autopipe.trace.effects import storage_of
+from autopipe.trace.glue import Apply, Spelled, asking_gradient, read_property
 from autopipe.trace.kernels import (
     CONVOLUTIONS,
     drops_nothing,
@@ -42,7 +43,6 @@ from autopipe.trace.stand_in import fake_results
 NOT_CAPTURED = {
     torch.Tensor.register_hook: "it registers a hook on a tensor",
     torch.Tensor.retain_grad: "it keeps the gradient of a tensor",
-    torch.Tensor.requires_grad_: "it asks for the gradient of a tensor",
     torch.Tensor.backward: "it runs a backward of its own",
     torch.autograd.grad: "it runs a backward of its own",
 }
@@ -181,7 +181,9 @@ class _Functions(TorchFunctionMode):
         if name == "__get__":
             return self._property(func, args[0])
         if name == "__set__":
-            return self._set_property(func, args)
+            return self._set_property(func, *args)
+        if func is torch.Tensor.requires_grad_:
+            return self._set_requires_grad(*args, *kwargs.values())
         if func is torch._C._set_grad_enabled:
             self._interception.grad_enabled = args[0]
         return self._interception.function(func, args, kwargs)
@@ -193,11 +195,33 @@ class _Functions(TorchFunctionMode):
         name = getter.__self__.__name__
         return self._interception.function(read_property, (tensor, name), {})
 
-    def _set_property(self, setter: Any, args: Any) -> Any:
-        raise CaptureError(
-            f"cannot see through the module: it sets .{setter.__self__.__name__} of a tensor.",
-            where=user_line(),
-        )
+    def _set_property(self, setter: Any, tensor: torch.Tensor, value: Any) -> None:
+        name = setter.__self__.__name__
+        if name != "requires_grad":
+            raise CaptureError(
+                f"cannot see through the module: it sets .{name} of a tensor.", where=user_line()
+            )
+        self._set_requires_grad(tensor, value)
+
+    def _set_requires_grad(self, tensor: torch.Tensor, wanted: bool = True) -> torch.Tensor:
+        """Record that a gradient is wanted from here on, such as for a checkpoint around what follows."""
+        recorder = self._interception.recorder
+        if tensor.requires_grad == wanted:
+            return tensor
+        node = recorder.values.node_of(tensor)
+        if not wanted or node.op in ("placeholder", "get_attr"):
+            what = "an argument or a buffer" if wanted else "a tensor"
+            raise CaptureError(
+                f"cannot see through the module: it sets .requires_grad of {what}.", where=user_line()
+            )
+        with self._interception.inside():
+            tensor.requires_grad_()
+        program, storage = recorder.program, storage_of(tensor)
+        asked = program.graph.call_function(asking_gradient, (node,))
+        program.describe(asked, "asking_gradient", tensor, {storage}, region=program.region())
+        program.effects.reads(storage, asked.name)
+        recorder.values.know(tensor, asked)
+        return tensor
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -32,6 +32,7 @@ from autopipe.planning import fingerprint_of, plan_for
 from autopipe.progress import Say
 from autopipe.progress import progress as progress_shown
 from autopipe.runtime.placed import check_one_device
+from autopipe.schedule import check_size
 from autopipe.trace import capture, outside_modes, signature_of
 
 
@@ -116,6 +117,7 @@ def split(
         pin=pin,
         objective=objective,
     )
+    check_size(choices.n_stages, choices.n_microbatches)
     pipe = _split(
         model,
         choices,
@@ -203,11 +205,13 @@ def plan(
         pin=pin,
         objective=objective,
     )
+    if n_devices is None:
+        check_size(choices.n_stages, choices.n_microbatches)
     example = example_of(model, example_args, example_kwargs)
     check_one_device(model)
     with progress_shown(progress) as say, outside_modes():
         say("capturing the model")
-        traced = _capture(model, example, choices)
+        traced = capture(model, *example, opaque=choices.is_opaque)
         if n_devices is not None:
             return plan_for_devices(
                 Chooser(model, traced, within_device(choices), example, say),
@@ -233,12 +237,6 @@ def _planned(
     return Chooser(model, traced, choices, example, say).under_fastest_schedule()
 
 
-def _capture(
-    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], choices: Choices
-) -> TracedModel:
-    return capture(model, *example, opaque=choices.is_opaque)
-
-
 def _split(
     model: nn.Module,
     choices: Choices,
@@ -253,7 +251,7 @@ def _split(
     with progress_shown(progress) as say, outside_modes():
         say("capturing the model")
         signature = signature_of(model, *example)
-        traced = _capture(model, example, choices)
+        traced = capture(model, *example, opaque=choices.is_opaque)
         chosen = made_before or _planned(model, traced, choices, example, say, schedule)
         say("building the stages")
         captures = Captures(model, chosen.stage_of_key, choices.n_stages, choices.is_opaque)

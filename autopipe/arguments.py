@@ -14,9 +14,10 @@ from autopipe.cost import default_hardware, hardware
 from autopipe.errors import ArgumentError, a_type
 from autopipe.globs import check_matches, checked_globs, checked_groups, checked_pins
 from autopipe.ir.hardware import Hardware
+from autopipe.ir.integers import is_int
 from autopipe.ir.plan import Plan
 from autopipe.partition.least_step import check_objective
-from autopipe.schedule import build, check_size
+from autopipe.schedule import build
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -109,7 +110,7 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
     _check_count("n_ranks", ranks, "at least one rank runs the stages", such_as=n_stages)
     microbatches = MICROBATCHES_A_STAGE * n_stages if n_microbatches is None else n_microbatches
     _check_count("n_microbatches", microbatches, "a step has at least one microbatch")
-    _check_schedule(schedule, n_stages, microbatches, ranks)
+    _check_schedule(schedule, n_stages, ranks)
     if cost not in COSTS:
         raise ArgumentError(f"cost={cost!r} is unknown.", remedy=f"one of {', '.join(map(repr, COSTS))}.")
     check_objective(objective)
@@ -152,12 +153,7 @@ def parse_bytes(limit: int | str) -> int:
         (1610612736, 1024)
     """
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", str(limit))
-    if (
-        isinstance(limit, bool)
-        or not isinstance(limit, int | str)
-        or found is None
-        or found[2].upper() not in UNITS
-    ):
+    if not (is_int(limit) or isinstance(limit, str)) or found is None or found[2].upper() not in UNITS:
         raise ArgumentError(f"memory_limit={limit!r} is no number of bytes.", remedy='memory_limit="16GiB"')
     value = int(float(found[1]) * UNITS[found[2].upper()])
     if value <= 0:
@@ -215,7 +211,7 @@ def check_switches(verify: object = False, progress: object = None) -> None:
 
 
 def _check_count(name: str, value: object, why: str, such_as: int = 4) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_int(value):
         raise ArgumentError(f"{name} is {value!r}, {a_type(value)}.", remedy=f"{name}={such_as}, an int.")
     if value < 1:
         raise ArgumentError(
@@ -223,7 +219,7 @@ def _check_count(name: str, value: object, why: str, such_as: int = 4) -> None:
         )
 
 
-def _check_schedule(name: str, n_stages: int, n_microbatches: int, n_ranks: int) -> None:
+def _check_schedule(name: str, n_stages: int, n_ranks: int) -> None:
     """Check what a schedule is made from, without the work of making it."""
     build(name, 1, 1)
     if n_ranks > n_stages:
@@ -232,7 +228,6 @@ def _check_schedule(name: str, n_stages: int, n_microbatches: int, n_ranks: int)
             why="Every rank holds at least one stage.",
             remedy=f"n_ranks={n_stages}",
         )
-    check_size(n_stages, n_microbatches)
 
 
 def _hardware(model: nn.Module, choice: str | Hardware | None) -> Hardware:

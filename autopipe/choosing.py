@@ -14,6 +14,7 @@ from autopipe.errors import ArgumentError, InfeasibleError
 from autopipe.ir.alternatives import Alternatives
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
+from autopipe.ir.integers import is_int
 from autopipe.ir.plan import Plan
 from autopipe.ir.tensor import evaluate_size
 from autopipe.ir.traced import TracedModel
@@ -21,6 +22,9 @@ from autopipe.planning import assembled, groups_of, pins_of, priced
 from autopipe.progress import Say
 from autopipe.schedule import schedule_names
 from autopipe.search import Explored, Explorer, Shape, Wishes, shapes_for
+
+MAX_DEVICES = 16384
+"""As many as trained Llama 3 405B (Grattafiori et al., 2024, section 3.3.2)."""
 
 _FACTORS = (0.25, 0.5, 1, 2, 4)
 """Microbatches that are tried, in samples of the example."""
@@ -88,14 +92,23 @@ class Chooser:
         """
         table = Alternatives(tuple(found.row for found in rows))
         if table.best.refused:
-            limit = self.choices.memory_limit_bytes
-            raise InfeasibleError(
-                f"none of {len(rows)} layouts can be planned within {limit} bytes a device.",
-                why=table.best.refused,
-                remedy="more devices, smaller microbatches, or a larger memory_limit.",
-            )
+            raise self._none_fits(table)
         taken = table.rows.index(table.best)
         return replace(self.plan(rows[taken]), alternatives=replace(table, taken=taken))
+
+    def _none_fits(self, table: Alternatives) -> InfeasibleError:
+        limit = self.choices.memory_limit_bytes
+        if limit is None:
+            return InfeasibleError(
+                f"none of {len(table.rows)} layouts can be planned.",
+                why=table.best.refused,
+                remedy="fewer stages, or pins and groups that leave room for them.",
+            )
+        return InfeasibleError(
+            f"none of {len(table.rows)} layouts can be planned within {limit} bytes a device.",
+            why=table.best.refused,
+            remedy="more devices, smaller microbatches, or a larger memory_limit.",
+        )
 
     def plan(self, found: Explored) -> Plan:
         """Make a plan of one row.
@@ -210,8 +223,14 @@ def check_shape(n_stages: object, n_devices: object, n_ranks: object) -> None:
                 remedy="autopipe.plan(model, 4, example_args), or n_devices=8 to have the stages chosen.",
             )
         return
-    if isinstance(n_devices, bool) or not isinstance(n_devices, int) or n_devices < 1:
+    if not is_int(n_devices) or n_devices < 1:
         raise ArgumentError(f"n_devices is {n_devices!r}.", remedy="n_devices=8, an int, 1 or more.")
+    if n_devices > MAX_DEVICES:
+        raise ArgumentError(
+            f"n_devices is {n_devices}.",
+            why=f"Layouts are gone through for {MAX_DEVICES} devices at most.",
+            remedy=f"n_devices={MAX_DEVICES} or fewer, or n_stages=8 for each of the replicas.",
+        )
     if n_ranks is not None:
         raise ArgumentError(
             "n_ranks and n_devices are both given.",

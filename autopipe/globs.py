@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from itertools import combinations
 
 from autopipe.errors import ArgumentError, a_type
+from autopipe.ir.integers import is_int
 
 _NAMED = 4
 """So many names of the model are told to a glob that matches none."""
@@ -112,7 +113,7 @@ def checked_pins(
                 remedy='pin={"embed": 0, "head": -1}',
             )
         check_matches("pin", (glob,), modules, parameters)
-        if isinstance(stage, bool) or not isinstance(stage, int) or not -n_stages <= stage < n_stages:
+        if not is_int(stage) or not -n_stages <= stage < n_stages:
             raise ArgumentError(
                 f"pin: {glob!r} is pinned to stage {stage!r} of {n_stages}.",
                 remedy=f"0 to {n_stages - 1}; -1 is the last.",

@@ -17,6 +17,7 @@ from autopipe.ir.hardware import Hardware
 from autopipe.ir.plan import Plan
 from autopipe.progress import progress as progress_shown
 from autopipe.runtime.placed import check_one_device
+from autopipe.schedule import check_size
 from autopipe.search import Explored, Shape
 from autopipe.trace import capture
 
@@ -143,6 +144,8 @@ def what_if(  # noqa: PLR0913 - the public signature, as in api.py
         )
 
     asked = [checked(*one) for one in product(stages, machines, microbatches, schedules)]
+    for choices in asked:
+        check_size(choices.n_stages, choices.n_microbatches)
     hardwares = list({choices.hardware.name: choices.hardware for choices in asked}.values())
     example = example_of(model, example_args, example_kwargs)
     check_one_device(model)

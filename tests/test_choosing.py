@@ -116,11 +116,21 @@ def test_what_if_says_why_there_is_no_plan() -> None:
         table.plan(1)
 
 
+def test_no_layout_at_all_is_explained_by_what_was_asked_for() -> None:
+    with pytest.raises(autopipe.InfeasibleError) as caught:
+        autopipe.plan(MODEL, 20, EXAMPLE, schedule="auto", hardware="a100")
+    assert caught.value.what == "none of 2 layouts can be planned."
+    assert "only 7 cut points are legal" in caught.value.why
+    with pytest.raises(autopipe.InfeasibleError, match="within 100 bytes a device"):
+        autopipe.plan(MODEL, 2, EXAMPLE, schedule="auto", hardware="a100", memory_limit=100)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({}, "neither n_stages nor n_devices"),
         ({"n_devices": 0}, "n_devices is 0"),
+        ({"n_devices": 10**6}, "n_devices is 1000000"),
         ({"n_devices": 2, "n_ranks": 2}, "n_ranks and n_devices"),
         ({"n_devices": 2, "n_stages": 3}, "asked for 3 stages on 2 devices"),
     ],

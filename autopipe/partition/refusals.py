@@ -45,10 +45,16 @@ def check_enough_items(
         raise PartitionError("the cost graph has no nodes.", why="There is nothing to split.")
     if problem.k > problem.n and not problem.allow_empty:
         raise PartitionError(
-            f"asked for {problem.k} stages, but only {problem.n - 1} cut points are legal.",
+            f"asked for {problem.k} stages, but {_legal_cuts(problem.n - 1)}.",
             why=_largest_group(objective, problem, [*objective.graph.together, *groups]),
             remedy="n_stages=1." if problem.n == 1 else f"n_stages={problem.n} or fewer.",
         )
+
+
+def _legal_cuts(n: int) -> str:
+    if n == 0:
+        return "no cut is legal"
+    return "only one cut point is legal" if n == 1 else f"only {n} cut points are legal"
 
 
 def _largest_group(objective: Objective, problem: Problem, groups: list[Collection[str]]) -> str:

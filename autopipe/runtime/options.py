@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from autopipe.errors import ArgumentError
+from autopipe.ir.integers import is_int
 
 
 def check_options(options: Mapping[str, Any], n_stages: int) -> None:
@@ -29,11 +30,11 @@ def check_options(options: Mapping[str, Any], n_stages: int) -> None:
     _check_devices(options.get("devices"), n_stages)
     _check_group(options.get("group"))
     n_microbatches, seed = options.get("n_microbatches"), options.get("seed")
-    if n_microbatches is not None and not _is_int(n_microbatches):
+    if n_microbatches is not None and not is_int(n_microbatches):
         raise ArgumentError(f"n_microbatches is {n_microbatches!r}.", remedy="n_microbatches=8, an int")
     if n_microbatches is not None and n_microbatches < 1:
         raise ArgumentError(f"n_microbatches is {n_microbatches}.", remedy="n_microbatches=1 or more")
-    if seed is not None and not _is_int(seed):
+    if seed is not None and not is_int(seed):
         raise ArgumentError(f"seed is {seed!r}.", remedy="seed=0, an int; or None for torch.initial_seed()")
     batch_dims = options.get("batch_dims")
     if batch_dims is not None and not _are_dims(batch_dims):
@@ -43,7 +44,7 @@ def check_options(options: Mapping[str, Any], n_stages: int) -> None:
             remedy='batch_dims={"mask": None, "frames": 1}',
         )
     timeout_s = options.get("timeout_s", 1)
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s > 0:
+    if not (is_int(timeout_s) or isinstance(timeout_s, float)) or not timeout_s > 0:
         raise ArgumentError(f"timeout_s is {timeout_s!r}.", remedy="timeout_s=300, seconds")
 
 
@@ -84,11 +85,7 @@ def _check_group(group: Any) -> None:
         )
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _are_dims(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(name, str) and (dim is None or _is_int(dim)) for name, dim in value.items()
+        isinstance(name, str) and (dim is None or is_int(dim)) for name, dim in value.items()
     )

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from autopipe.errors import PartitionError
+from autopipe.errors import ArgumentError, PartitionError
 from autopipe.ir.alternatives import Alternative
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
 from autopipe.ir.schedule import Schedule
 from autopipe.partition import Objective, Rules, solve
-from autopipe.schedule import build, in_flight
+from autopipe.schedule import build, check_size, in_flight
 from autopipe.schedule.predict import predict
 from autopipe.search.crossing import transfers_between
 from autopipe.search.exchange import all_reduce_ms
@@ -106,8 +106,6 @@ class Explorer:
         Returns:
             The row; refused, with the reason, where there is no partition.
         """
-        schedule = build(schedule_name, shape.n_stages, shape.n_microbatches)
-        partition = self._partition(shape, schedule, hardware)
         row = Alternative(
             shape.n_stages,
             shape.n_replicas,
@@ -116,6 +114,15 @@ class Explorer:
             schedule_name,
             hardware.name,
         )
+        free = self._solved(shape, hardware, None, None)
+        if isinstance(free, PartitionError):
+            return Explored(replace(row, refused=free.what), hardware)
+        try:
+            check_size(shape.n_stages, shape.n_microbatches)
+        except ArgumentError as error:
+            return Explored(replace(row, refused=error.what), hardware)
+        schedule = build(schedule_name, shape.n_stages, shape.n_microbatches)
+        partition = self._within_limit(free, shape, schedule, hardware)
         if isinstance(partition, PartitionError):
             return Explored(replace(row, refused=partition.what), hardware)
         graph = self.graph(hardware, shape.samples)
@@ -134,14 +141,14 @@ class Explorer:
         )
         return Explored(row, hardware, schedule, partition)
 
-    def _partition(self, shape: Shape, schedule: Schedule, hardware: Hardware) -> Partition | PartitionError:
-        """The best split, or why there is none; a split without limit that fits is the best within it too."""
+    def _within_limit(
+        self, free: Partition, shape: Shape, schedule: Schedule, hardware: Hardware
+    ) -> Partition | PartitionError:
+        """The best split within the memory limit: that without a limit, if it fits."""
         limit, held = self._wishes.memory_limit_bytes, in_flight(schedule)
-        free = self._solved(shape, hardware, None, None)
-        if isinstance(free, Partition):
-            free = _holding(free, held, self.graph(hardware, shape.samples), hardware, shape.n_microbatches)
-            if limit is not None and max(stage.memory_bytes for stage in free.stages) > limit:
-                return self._solved(shape, hardware, limit, held)
+        free = _holding(free, held, self.graph(hardware, shape.samples), hardware, shape.n_microbatches)
+        if limit is not None and max(stage.memory_bytes for stage in free.stages) > limit:
+            return self._solved(shape, hardware, limit, held)
         return free
 
     def _solved(

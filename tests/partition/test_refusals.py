@@ -63,7 +63,7 @@ def test_a_graph_of_no_nodes_is_refused() -> None:
 
 def test_a_group_that_no_contiguous_split_keeps_together_is_named_with_what_it_pulls_in() -> None:
     error = refusal(chain(5), 3, together=[["n0", "n4"]])
-    assert error.what == "asked for 3 stages, but only 0 cut points are legal."
+    assert error.what == "asked for 3 stages, but no cut is legal."
     assert "'n0' (layers.0), 'n4' (layers.4); with them what lies on a path" in error.why
     assert "'n1' (layers.1), 'n2' (layers.2), 'n3' (layers.3)" in error.why
     assert error.remedy == "n_stages=1."

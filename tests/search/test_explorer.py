@@ -91,3 +91,9 @@ def test_what_is_held_follows_the_schedule() -> None:
     assert all_of_them.memory_bytes == parameters + 6 * (
         4 * 500 + 100
     )  # the last one holds all, and their inputs
+
+
+def test_a_step_that_is_too_long_to_predict_is_a_refused_row() -> None:
+    found = Explorer(Counting(), Wishes()).explore(Shape(2, 1, 10**7, 1), "1f1b", WIRES)
+    assert found.row.refused == "2 stages with 10000000 microbatches are too many."
+    assert found.partition is None

@@ -134,6 +134,7 @@ class Partition:
         stages: What each stage costs.
         certificate: The proof.
         recomputed: Values that reading stages compute again instead of receiving them.
+        device_order: Which of the devices runs each stage, where their order was chosen; empty: as given.
 
     Example:
         >>> cost = StageCost(0, 1.0, 2.0, 0, 0, 0.0, 3.0, 8, 0, 1, 32, 1)
@@ -147,6 +148,7 @@ class Partition:
     stages: tuple[StageCost, ...]
     certificate: Certificate
     recomputed: tuple[str, ...] = ()
+    device_order: tuple[int, ...] = ()
 
     @property
     def n_stages(self) -> int:
@@ -198,6 +200,7 @@ class Partition:
             "stages": [asdict(stage) for stage in self.stages],
             "certificate": asdict(self.certificate),
             "recomputed": list(self.recomputed),
+            "device_order": list(self.device_order),
         }
 
     @classmethod
@@ -209,6 +212,7 @@ class Partition:
             tuple(StageCost(**stage) for stage in data["stages"]),
             Certificate(**data["certificate"]),
             tuple(data.get("recomputed", ())),
+            tuple(data.get("device_order", ())),
         )
         partition.verify()
         return partition

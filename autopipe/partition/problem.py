@@ -287,9 +287,11 @@ def _kinds(objective: Objective) -> tuple[list[int], tuple[int, ...]]:
     hardware = objective.hardware
     kinds: dict[tuple[object, ...], int] = {}
     kind_of_stage: list[int] = []
+    graphs = objective.graphs
+    like = [next(i for i, other in enumerate(graphs) if other is graph) for graph in graphs]
     for stage in range(objective.n_stages):
         links = hardware.link_in(stage), hardware.link_out(stage)
-        key = (stage % len(objective.nodes), *links) if len(objective.nodes) > 1 else (0, *links)
+        key = (like[stage % len(graphs)], *links)
         kinds.setdefault(key, stage)
         kind_of_stage.append(list(kinds).index(key))
     return list(kinds.values()), tuple(kind_of_stage)

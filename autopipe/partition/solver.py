@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from autopipe.ir.hardware import Hardware
 from autopipe.ir.integers import is_int
 from autopipe.ir.partition import Partition
 from autopipe.partition.baselines import to_partition
+from autopipe.partition.device_order import check_device_order, in_best_order
 from autopipe.partition.layouts import Unsuited, least_layout
 from autopipe.partition.least_step import check_objective, least_step
 from autopipe.partition.objective import MemoryRule, Objective, Rules
@@ -44,6 +46,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
     allow_recompute: bool = False,
     objective: str = "bottleneck",
     replicas: Replicas | None = None,
+    device_order: str = "given",
     budget: int = BUDGET,
 ) -> Partition:
     """Split a cost graph into stages so that the slowest one is as fast as can be, and prove it.
@@ -68,13 +71,15 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
             once plus the slowest for each further microbatch, so that fill and drain count.
         replicas: Lay out ``n_stages`` devices as that many stages or fewer, each with as many replicas as
             pay, and choose both; the devices and links must be alike.
+        device_order: ``"given"``, or ``"best"``: where cost graphs of several positions are given, try every
+            order of them, each with the whole budget; links stay where they are.
         budget: Work that the search may do, counted, not timed (about 1e7 a second); 0: linear orders only.
 
     Returns:
         The partition with costs and certificate.
 
     Raises:
-        ArgumentError: Not one stage or more, no ranks, an unknown objective, or a limit or budget that is no
+        ArgumentError: Not one stage or more, no ranks, an unknown choice, or a limit or budget that is no
             such number.
         InfeasibleError: No split fits the memory limit; says which stage needs how much.
         PartitionError: A bad graph or hardware, an unknown node, more stages than legal cuts, or pins
@@ -92,6 +97,27 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
     """
     _check_counts(n_stages, n_ranks, memory_limit_bytes, budget)
     check_objective(objective)
+    check_device_order(device_order)
+    if device_order == "best" and not isinstance(cost_graph, CostGraph):
+        one_order = partial(
+            solve,
+            n_stages=n_stages,
+            hardware=hardware,
+            in_flight=in_flight,
+            memory_limit_bytes=memory_limit_bytes,
+            n_ranks=n_ranks,
+            pin=pin,
+            together=[tuple(group) for group in together],
+            followers=followers,
+            n_microbatches=n_microbatches,
+            memory=memory,
+            allow_empty=allow_empty,
+            allow_recompute=allow_recompute,
+            objective=objective,
+            replicas=replicas,
+            budget=budget,
+        )
+        return in_best_order(cost_graph, n_stages, one_order)
     for graph in (cost_graph,) if isinstance(cost_graph, CostGraph) else cost_graph:
         graph.verify()
     hardware.verify()

@@ -73,16 +73,15 @@ class PartCuts:
         """Does no stage but the anchor's get dearer, whatever part of the region it loses?"""
         if (self.spared <= 0).all():
             return True
-        return self._saturates(self.spared, closed=False, apart=None)
+        return self._saturates(self.spared, closed=False, held=None)
 
-    def none_gains(self, apart: tuple[int, int] | None) -> bool:
-        """Does the anchor's stage get no dearer by any part (that holds the first item, not the second)?"""
-        part = self.region.items if apart is None else self._closure(apart[0])
-        if apart is not None and apart[1] in part:
-            return True
-        if self._excess(part) > 0:
+    def none_gains(self, item: int | None) -> bool:
+        """Does the anchor's stage get no dearer by any part (that holds an item)?"""
+        if self._excess(self.region.items) > 0 or (
+            item is not None and self._excess(self._closure(item)) > 0
+        ):
             return False
-        return self._saturates(self.load, closed=True, apart=apart)
+        return self._saturates(self.load, closed=True, held=item)
 
     def _closure(self, item: int) -> list[int]:
         """The item and all of the region that comes with it."""
@@ -103,7 +102,7 @@ class PartCuts:
         )
         return float(self.load[[self.region.place[x] for x in part]].sum() - cut * (1 + _SAFE))
 
-    def _saturates(self, load: Floats, *, closed: bool, apart: tuple[int, int] | None) -> bool:
+    def _saturates(self, load: Floats, *, closed: bool, held: int | None) -> bool:
         """Can every load flow to the anchor? Then no part has more load than cut."""
         from scipy.sparse import csr_array
         from scipy.sparse.csgraph import maximum_flow
@@ -112,9 +111,8 @@ class PartCuts:
         arcs.add_loads(load)
         if closed:
             arcs.add_closure(self.near)
-        if apart is not None:
-            arcs.add(0, arcs.node(apart[0]), np.inf)
-            arcs.add(arcs.node(apart[1]), 1, np.inf)
+        if held is not None:
+            arcs.add(0, arcs.node(held), np.inf)
         arcs.add_nets()
         costs = np.array(arcs.capacities)
         finite = np.isfinite(costs)

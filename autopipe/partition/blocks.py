@@ -11,7 +11,7 @@ r"""Lossless reduction of whole blocks: what no split needs to cut inside become
         other stages   no longer compute their share of P nor send what it made; they may have to send
                        what it read
 
-If no part P that separates two items can make any stage dearer in this way, the two may be fused. Whether
+If no part P that holds an item can make any stage dearer in this way, the item may be fused with v. Whether
 one can is a minimum cut: weights and outside nets as gains of P, the nets inside D and v as its cut. The
 mirror image gathers what depends on one item only.
 """
@@ -33,12 +33,18 @@ _LARGEST = 64
 _HEAVIEST = 6.0
 """Weight of a block at most, in multiples of the dearest net that it touches."""
 
-_REGIONS = 3
+_ROUNDS = 4
+"""Times that all regions are looked at, at most."""
+
+_WORTHWHILE = 0.95
+"""Share of items left by a round above which another one does not pay."""
+
+_REGIONS = 2
 """Nested regions that are looked at for one item."""
 
 
 def fuse_blocks(problem: Problem) -> Reduced:
-    """Fuse until nothing more can be.
+    """Fuse until little more can be.
 
     Args:
         problem: A problem whose stages may stay empty.
@@ -51,7 +57,7 @@ def fuse_blocks(problem: Problem) -> Reduced:
     item_of = np.arange(problem.n, dtype=np.int64)
     if problem.overlap or problem.limit is not None:
         return Reduced(problem, item_of)
-    while True:
+    for _ in range(_ROUNDS):
         before = problem.n
         for later in (True, False):
             leaders = _Blocks(problem, later=later).leaders()
@@ -59,8 +65,9 @@ def fuse_blocks(problem: Problem) -> Reduced:
             reduced = reduce_problem(fused.problem)
             item_of = reduced.item_of[fused.item_of[item_of]]
             problem = reduced.problem
-        if problem.n == before:
-            return Reduced(problem, item_of)
+        if problem.n > before * _WORTHWHILE:
+            break
+    return Reduced(problem, item_of)
 
 
 class _Blocks:
@@ -86,9 +93,6 @@ class _Blocks:
             self.parent[item] = self.parent[self.parent[item]]
             item = self.parent[item]
         return item
-
-    def _join(self, a: int, b: int) -> None:
-        self.parent[self._find(a)] = self._find(b)
 
     def _regions(self, anchor: int) -> list[Region]:
         """Nested sets that only lead to the anchor; those that leave the fewest costs outside."""
@@ -151,17 +155,15 @@ class _Blocks:
         return Region(anchor, items, place, inner, outer)
 
     def _fuse_within(self, region: Region) -> None:
-        """Fuse the arcs that no part worth keeping separates."""
-        arcs = [(a, b) for a in region.items for b in self.far[a] if self._find(a) != self._find(b)]
-        if not arcs:
+        """Fuse with the anchor what no part worth keeping takes away from it."""
+        anchor = region.anchor
+        apart = [item for item in region.items if self._find(item) != self._find(anchor)]
+        if not apart:
             return
-        network = PartCuts(self.costs, self.near, region)
-        if not network.others_gain():
+        cuts = PartCuts(self.costs, self.near, region)
+        if not cuts.others_gain():
             return
-        if network.none_gains(None):
-            for a, b in arcs:
-                self._join(a, b)
-            return
-        for a, b in arcs:
-            if self._find(a) != self._find(b) and network.none_gains((a, b)):
-                self._join(a, b)
+        everything = cuts.none_gains(None)
+        for item in apart:
+            if everything or (self._find(item) != self._find(anchor) and cuts.none_gains(item)):
+                self.parent[self._find(item)] = self._find(anchor)

@@ -26,8 +26,11 @@ from autopipe.partition.reduce import Reduced
 from autopipe.partition.relax import Relaxed, place_dropped
 from autopipe.partition.sweep import Sweep
 
-_DOWNSETS = 200_000
+_DOWNSETS = 400_000
 """Downsets up to which all of them are swept over."""
+
+_CELLS = 200_000_000
+"""The same in downsets times items, for the memory that they take."""
 
 _NEAR = 1e-3
 """Gap below which the next target is just below the best split, not halfway."""
@@ -93,7 +96,7 @@ class Rung:
         best, problem = self.best, self.reduced.problem
         if problem.overlap or problem.limit is not None:
             return Stopped.BUDGET
-        lattice = build_lattice(problem, _DOWNSETS)
+        lattice = build_lattice(problem, min(_DOWNSETS, _CELLS // max(problem.n, 64)))
         if lattice is None:
             return Stopped.BUDGET
         sweep = Sweep(problem, lattice)

@@ -111,3 +111,10 @@ def test_a_lattice_larger_than_the_cap_is_given_up() -> None:
     lattice = build_lattice(problem, 10_000)
     assert lattice is not None
     assert len(lattice) == 2**12
+
+
+def test_two_items_that_a_stage_may_hold_alone_are_not_fused() -> None:
+    nodes = [CostNode(name, fwd_ms=ms, out_bytes=2) for name, ms in (("a", 5.0), ("b", 8.0), ("c", 3.0))]
+    graph = CostGraph.build(nodes, [("a", "b", False), ("a", "c"), ("b", "c")])
+    problem = compile_problem(Objective(graph, wires(1.0), 4), allow_empty=True)
+    assert optimum(fuse_blocks(problem).problem)[0] == pytest.approx(10.0)

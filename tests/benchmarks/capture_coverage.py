@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument(
         "--without-peer", action="store_true", help="leave torch's pipelining for a later run"
     )
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="judge no more after so many")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -159,7 +160,10 @@ def main() -> None:
     wanted = [(kind, name) for kind, name in every if options.kind in (None, kind)]
     wanted = [(kind, name) for kind, name in wanted if not options.only or name in options.only]
     known = read_results(options.results)
+    deadline = time.monotonic() + 60 * options.minutes
     for kind, name in wanted[options.offset :: options.every]:
+        if time.monotonic() >= deadline:
+            break
         before = known.get((kind, name))
         result = known[kind, name] = judged(kind, name, before, not options.without_peer)
         if result == before:
@@ -175,7 +179,7 @@ def main() -> None:
     results = [known[key] for key in wanted if key in known]
     print(table(results))
     if options.record:
-        write_record(results)
+        write_record(results, len(wanted))
 
 
 def read_results(path: Path | None) -> dict[tuple[str, str], Result]:

@@ -12,6 +12,17 @@ import torch
 
 from tests.benchmarks.coverage_runs import N_MICROBATCHES, N_STAGES
 
+METHOD = """\
+Each model is built small from its own config class and runs unsplit first, twice from one seed; what
+does not run, or differs from itself, does not count. Equal: the loss and every gradient of the 1F1B
+step are those of the plain loop over the microbatches (of one stage, where the model draws random
+numbers, and one stage is the plain model). Bitwise: called whole, the pipeline gives the model's loss
+and gradients bit by bit. Opaque: equal, with a module kept whole that has children. Explained: refused
+with an AutopipeError. torch: torch.distributed.pipelining on the same model, where it was asked: cut at
+its blocks by parameters, dropout off, over gloo; once as it is, and if that fails returning its logits,
+whichever is better."""
+"""What the words in the table mean."""
+
 RECORDS = Path(__file__).parents[2] / "docs" / "benchmarks"
 VERDICTS = ("equal", "explained", "raised", "wrong")
 PEER = ("equal", "raised", "wrong")
@@ -71,8 +82,8 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def write_record(results: list[Result]) -> None:
-    """Write docs/benchmarks/capture-coverage-DATE.md."""
+def write_record(results: list[Result], n_wanted: int) -> None:
+    """Write docs/benchmarks/capture-coverage-DATE.md, of ``n_wanted`` architectures those judged so far."""
     import transformers
 
     RECORDS.mkdir(exist_ok=True)
@@ -83,7 +94,9 @@ def write_record(results: list[Result]) -> None:
         "",
         f"`python -m tests.benchmarks.capture_coverage {' '.join(sys.argv[1:])}`, torch {torch.__version__}, "
         f"transformers {transformers.__version__}{_versions()}, one thread of a CPU; {N_STAGES} stages, "
-        f"{N_MICROBATCHES} microbatches, 1F1B.",
+        f"{N_MICROBATCHES} microbatches, 1F1B. Judged so far: {len(results)} of {n_wanted} architectures.",
+        "",
+        METHOD,
         "",
         table(results),
         "",

@@ -54,6 +54,8 @@ SMALL: dict[tuple[str, ...], Any] = {
     ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"): 4,
     ("num_experts_per_tok", "moe_topk", "top_k", "moe_k"): 2,
     ("q_lora_rank", "kv_lora_rank", "lora_rank", "state_size", "ssm_state_size"): 8,
+    ("d_latents",): 32,
+    ("num_latents", "num_self_attends_per_block"): 4,
     ("image_size",): IMAGE,
     ("patch_size",): 8,
     ("pad_token_id",): 0,
@@ -322,12 +324,13 @@ def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:
         given["input_features"] = noise(*_spectrogram(config))
         for name in ("input_features_mask", "feature_attention_mask"):
             given[name] = torch.ones(batch, given["input_features"].shape[1], dtype=torch.long)
-        if kind != "speech":
-            given.setdefault("labels", ids(4))
     elif "input_values" in accepted:
-        given["input_values"] = noise(*_spectrogram(config)) if config.model_type == "ast" else noise(4000)
-        if kind == "audio classification":
-            given["labels"] = torch.arange(batch) % 2
+        is_spectrogram = "spectrogram" in config.model_type
+        given["input_values"] = noise(*_spectrogram(config)) if is_spectrogram else noise(4000)
+    if kind == "audio classification":
+        given["labels"] = torch.arange(batch) % 2
+    elif kind in ("speech", "speech seq2seq"):
+        given.setdefault("labels", ids(4))
     if kind == "contrastive":
         given["return_loss"] = True
     return {name: value for name, value in given.items() if name in accepted}

@@ -188,7 +188,7 @@ class _Run:
             if self.level[last] <= j:
                 return Path(self._stages(last), float(self.best[last]), True, self.work)
             front = self._front(j, allowed)
-            self.work += len(self.sweep.tails)
+            self.work += len(self.sweep.tails) // 4
             if not len(front):
                 break
         return Path(None, np.inf, True, self.work)
@@ -203,7 +203,7 @@ class _Run:
         most = self.target + self.slack + sweep.passing[row] + sweep.done[kind, row]
         near = (self.level[low:high] >= j) & (sweep.base[kind, low:high] <= most) & allowed[low:high]
         rows = np.flatnonzero(near) + low
-        self.work += (high - low) // 8 + len(rows)
+        self.work += (high - low) // 32 + len(rows)
         for word in lattice.bits:
             mask = word[row]
             if mask:

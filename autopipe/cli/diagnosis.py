@@ -19,7 +19,7 @@ class Finding:
     """One thing that a reader should know of a capture.
 
     Args:
-        kind: "opaque", "fixed size", "condition" or "one stage".
+        kind: "opaque", "fixed size", "condition", "sets" or "one stage".
         subject: The module, the argument, the condition.
         what: What is the case.
         where: File, line and source, or "".
@@ -48,7 +48,7 @@ def findings(traced: TracedModel) -> list[Finding]:
     Returns:
         The findings: opaque modules first, then sizes, then what must share a stage.
     """
-    return [*_opaque(traced), *_sizes(traced), *_together(traced)]
+    return [*_opaque(traced), *_sizes(traced), *_sets(traced), *_together(traced)]
 
 
 def arguments(model: nn.Module, traced: TracedModel) -> list[tuple[str, str]]:
@@ -61,7 +61,12 @@ def _opaque(traced: TracedModel) -> Iterator[Finding]:
     reasons = {info.fqn: info for info in traced.info.values() if info.opaque_because}
     for fqn, info in reasons.items():
         reason, at, line = info.opaque_because.partition(" at ")
-        if "depends on data" in reason:
+        if "random numbers" in reason:
+            remedy = (
+                "set the probability at that line to 0 (transformers: config.layerdrop), or let each "
+                "layer decide for itself in a module around it: return x if torch.rand([]) < p else layer(x)"
+            )
+        elif "depends on data" in reason:
             remedy = "torch.where or torch.cond for that line, or a smaller module that holds only it."
         elif "opaque=" in reason or "hooks" in reason:
             remedy = ""
@@ -77,22 +82,46 @@ def _opaque(traced: TracedModel) -> Iterator[Finding]:
 
 
 def _sizes(traced: TracedModel) -> Iterator[Finding]:
-    known = {**traced.sizes, **traced.derived_sizes}
-    if "B" not in known:
+    if isinstance(traced.derived_sizes.get("B"), int) or "B" not in traced.sizes:
         yield Finding(
             "fixed size",
             "the batch",
             "microbatches of another size are captured again, when they first come",
+            where=traced.where.get("B", ""),
             remedy="no Python number made from a batch size (int(x.shape[0])) in the model's forward.",
         )
     for size, value in traced.derived_sizes.items():
+        if size == "B":
+            continue
+        is_number = isinstance(value, int)
         yield Finding(
             "fixed size",
             f"{size} is {value}",
-            "the model's Python counts it (a loop, an int); another value is captured again",
+            "the model's Python counts it (a loop, an int); another value is captured again"
+            if is_number
+            else "the model makes the two equal; other sizes are captured again",
+            where=traced.where.get(size, ""),
+            remedy="none, if it is always so; else a tensor operation over that dimension in the place of a "
+            "loop or an int at that line"
+            if is_number
+            else "",
         )
     for guard in traced.guards:
-        yield Finding("condition", guard, "this graph is for such sizes; others are captured again")
+        yield Finding(
+            "condition",
+            guard,
+            "this graph is for such sizes; others are captured again",
+            where=traced.where.get(guard, ""),
+        )
+
+
+def _sets(traced: TracedModel) -> Iterator[Finding]:
+    for write in traced.sets:
+        yield Finding(
+            "sets",
+            str(write),
+            "forward sets it to the same in every call; a call of the split model sets it, too",
+        )
 
 
 def _together(traced: TracedModel) -> Iterator[Finding]:
@@ -105,4 +134,5 @@ def _together(traced: TracedModel) -> Iterator[Finding]:
             f"{group[0]} ... {group[-1]} ({len(group)} nodes)",
             "they share memory that one of them writes, so no cut falls between them",
             f"at {lines[0]}" if lines else "",
+            "an operation that makes a new tensor (x = x + y) in the place of one that writes (x += y)",
         )

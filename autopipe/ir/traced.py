@@ -178,6 +178,8 @@ class TracedModel:
         order: Pairs (before, after) that must keep their order though no value passes.
         device: The device that the example ran on.
         sets: What a call sets on the modules, to be set when the graph is run.
+        where: Guard, or size that turned out not to be open -> file, line and source of the Python that
+            looked at it.
     """
 
     graph: fx.Graph
@@ -195,6 +197,7 @@ class TracedModel:
     order: tuple[tuple[str, str], ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     sets: tuple[AttributeWrite, ...] = ()
+    where: Mapping[str, str] = field(default_factory=dict)
 
     def compute_nodes(self) -> list[fx.Node]:
         """Return the nodes that run in one stage each, in program order: all calls but those of sizes."""

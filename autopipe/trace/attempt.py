@@ -10,7 +10,6 @@ from torch import fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental import _config as symbolic_config
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure
@@ -21,6 +20,7 @@ from autopipe.trace.dead import without_dead_nodes
 from autopipe.trace.eager_dropout import eager_dropout
 from autopipe.trace.fakes import fake_arguments, fake_weights
 from autopipe.trace.leaf_calls import LeafCalls
+from autopipe.trace.located import LocatedShapeEnv
 from autopipe.trace.modes import Interception
 from autopipe.trace.program import Program, dtype_name
 from autopipe.trace.recorder import Recorder
@@ -69,7 +69,7 @@ class Attempt:
         """Choose the symbolic sizes; nothing runs before ``run``."""
         self._model, self._example = model, example
         device = example_device(model, list(example.tensors))
-        environment = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        environment = LocatedShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         self._mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
         taken = frozenset(size for parameter in model.parameters() for size in parameter.shape)
         shapes = [tuple(tensor.shape) for tensor in example.tensors]
@@ -154,6 +154,7 @@ class Attempt:
             order=program.effects.order(alive),
             device=program.device,
             sets=self.writes,
+            where=sizes.where(),
         )
         traced.verify()
         return traced

@@ -28,6 +28,11 @@ Place = tuple[tuple[CodeType, int], ...]
 DEPENDS_ON_DATA = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
 """What fake tensors raise where their values are asked for."""
 
+
+class RandomBranch(DataDependentOutputException):
+    """A branch on random numbers: layers that are dropped at random."""
+
+
 _RAISE = dis.opmap["RAISE_VARARGS"]
 
 

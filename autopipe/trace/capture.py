@@ -18,7 +18,7 @@ from autopipe.errors import AutopipeError, CaptureError
 from autopipe.ir.structure import Structure
 from autopipe.ir.traced import AttributeWrite, TracedModel
 from autopipe.trace.attempt import Attempt, Example
-from autopipe.trace.branches import DEPENDS_ON_DATA, Branches, UnknownBranch
+from autopipe.trace.branches import DEPENDS_ON_DATA, Branches, RandomBranch, UnknownBranch
 from autopipe.trace.fits import (
     out_of_range,
     refuse_arguments_that_do_not_bind,
@@ -162,6 +162,14 @@ def _explained(error: Exception) -> CaptureError:
     if isinstance(error, AutopipeError):
         return CaptureError(error.what, error.where, error.why, error.remedy)
     where, first_line = line_of_error(error.__traceback__), (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, RandomBranch):
+        return CaptureError(
+            "the model branches on random numbers, so it has no single graph.",
+            where=where,
+            why="Such as a loop that leaves out some layers at random.",
+            remedy="set the probability at that line to 0; or let each layer decide for itself in a module "
+            "around it:\nreturn x if torch.rand([]) < p else layer(x). Only these are kept whole then.",
+        )
     if isinstance(error, DEPENDS_ON_DATA):
         return CaptureError(
             "the model branches on the values of a tensor, so it has no single graph.",

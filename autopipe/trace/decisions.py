@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
 from autopipe.errors import CaptureError
+from autopipe.ir.traced import NodeInfo
 
 _TRUTH = (torch.Tensor.__bool__, torch.is_nonzero, torch.Tensor.is_nonzero)
 _BELOW = (torch.lt, torch.Tensor.lt, torch.Tensor.__lt__)
@@ -26,6 +28,25 @@ def is_never(condition: Any, args: tuple[Any, ...]) -> bool:
     draw, limit = node.args
     is_draw = isinstance(draw, fx.Node) and draw.target in (torch.rand, torch.rand_like)
     return is_draw and isinstance(limit, int | float) and limit <= 0
+
+
+def is_drawn(node: Any, info: Mapping[str, NodeInfo]) -> bool:
+    """Whether a value is made of random numbers and nothing else: layers that are dropped at random.
+
+    Args:
+        node: The node of the value, or a plain value.
+        info: What is known of the nodes.
+
+    Complexity: linear in what the value is made of.
+    """
+    todo, draws = [node], 0
+    while todo:
+        found = todo.pop()
+        if not isinstance(found, fx.Node) or found.op != "call_function":
+            return False
+        draws += found.name in info and info[found.name].is_random
+        todo += found.all_input_nodes
+    return draws > 0
 
 
 class Decision:

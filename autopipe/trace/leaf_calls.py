@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from autopipe.errors import CaptureError
 from autopipe.ir.traced import AttributeWrite
-from autopipe.trace.branches import DEPENDS_ON_DATA
+from autopipe.trace.branches import DEPENDS_ON_DATA, RandomBranch
 from autopipe.trace.leaf_use import LeafUse
 from autopipe.trace.leaves import has_forward_hooks, has_hooks, recording_hooks, why_leaf
 from autopipe.trace.modes import Interception
@@ -220,7 +220,9 @@ def _uncompiled(module: nn.Module) -> nn.Module:
 
 def _reason(error: Exception) -> str:
     """Say why a container is kept whole, from what its forward raised on fake tensors."""
-    if isinstance(error, DEPENDS_ON_DATA):
+    if isinstance(error, RandomBranch):
+        what = "it branches on random numbers"
+    elif isinstance(error, DEPENDS_ON_DATA):
         what = "it depends on data"
     else:
         what = (str(error).strip().splitlines() or [type(error).__name__])[0]

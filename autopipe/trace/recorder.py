@@ -20,8 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure, is_hole, map_tensors, tensors_in
-from autopipe.trace.branches import Branches, is_condition
-from autopipe.trace.decisions import Decision, is_never
+from autopipe.trace.branches import Branches, RandomBranch, is_condition
+from autopipe.trace.decisions import Decision, is_drawn, is_never
 from autopipe.trace.effects import storage_of
 from autopipe.trace.fx_arguments import FxArguments
 from autopipe.trace.glue import Expected, passed_through, spelled, tensor_leaf, written
@@ -106,12 +106,15 @@ class Recorder:
 
         Raises:
             UnknownBranch: If nothing is known of it yet.
+            RandomBranch: If it is a real one, on numbers that were drawn.
         """
         fx_args = self.arguments.of(args)
         if is_never(condition, fx_args):
             return False
         check = self.branches.way() if is_condition(condition, args[0]) else None
         if check is None:
+            if is_drawn(fx_args[0], self.program.info):
+                raise RandomBranch(condition)
             return None
         fx_kwargs = {key: self.arguments.of(value) for key, value in kwargs.items()}
         decision = Decision(condition, check.way, where, check.refusal)

@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._sympy.printers import PythonPrinter
 
 from autopipe.ir.tensor import Size
+from autopipe.trace.located import place_of
 
 SEQUENCE_RANKS = (2, 3)
 """Ranks of the tensors whose second dimension is a length: [batch, length] and [batch, length, width]."""
@@ -159,6 +160,18 @@ class Sizes:
             value = self.environment.replace(symbol)
             if value != symbol:
                 found[str(name)] = int(value) if value.is_number else self._print(value)
+        return found
+
+    def where(self) -> dict[str, str]:
+        """Return where the model's Python looked at a size: guard, or size that is not open -> the line."""
+        found: dict[str, str] = {}
+        for guard in self.environment.guards:
+            condition = self.environment.replace(guard.expr)
+            if self._speaks_of_ours(condition):
+                found.setdefault(self._print(condition), place_of(guard.sloc))
+        for symbol, location in self.environment.replacements_slocs.items():
+            if symbol in self._names:
+                found[str(self._names[symbol])] = place_of(location)
         return found
 
     def _speaks_of_ours(self, expression: Any) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import autopipe
 from autopipe.errors import CaptureError
 from autopipe.trace import capture
 from tests.trace.agreement import assert_agrees, calls, opaque_modules
@@ -119,6 +120,42 @@ def test_random_branch_over_children_is_random_and_whole() -> None:
     traced = assert_agrees(nn.Sequential(nn.Linear(6, 6), LayerDrop(), nn.Linear(6, 6)), (X,))
     assert list(opaque_modules(traced)) == ["1"]
     assert traced.info["_1"].is_random
+    assert opaque_modules(traced)["1"].startswith("it branches on random numbers at ")
+    assert opaque_modules(traced)["1"].endswith("if torch.rand([]) > 0.5:")
+    with pytest.raises(CaptureError, match="the model branches on random numbers") as raised:
+        capture(LayerDrop(), (X,))
+    assert "if torch.rand([]) > 0.5:" in raised.value.where
+
+
+class Skipping(nn.Module):
+    """A layer that decides for itself whether it is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and torch.rand([]) < 0.5:
+            return x
+        out: torch.Tensor = self.layer(x)
+        return out
+
+
+def test_layers_that_decide_for_themselves_are_cut_apart_and_drop_as_in_one_stage() -> None:
+    def trained(n_stages: int) -> Any:
+        torch.manual_seed(0)
+        model = nn.Sequential(*(Skipping() for _ in range(4)), nn.Linear(6, 2))
+        pipe = autopipe.split(model, n_stages, (X,))
+        assert len(pipe) == n_stages
+        with pipe.engine(n_microbatches=2, seed=5) as engine:
+            loss = engine.step(X, loss_fn=lambda out: out.square().mean()).loss
+        return [loss, *(parameter.grad for parameter in model.parameters())]
+
+    one, four = trained(1), trained(4)
+    assert any(grad is None for grad in one), "nothing was dropped in both microbatches"
+    for found, expected in zip(four, one, strict=True):
+        assert (found is None) == (expected is None)
+        assert found is None or torch.allclose(found, expected)
 
 
 def test_backward_inside_forward_is_opaque() -> None:

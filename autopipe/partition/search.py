@@ -82,6 +82,7 @@ class _Search:
     def __init__(self, problem: Problem, budget: int, lower: float = 0.0) -> None:
         self.problem, self.budget = problem, budget
         self.best = Incumbent(problem, lower)
+        self.searched: set[tuple[tuple[int, ...], bytes]] = set()
 
     def run(self) -> Found:
         self._orders()
@@ -151,10 +152,15 @@ class _Search:
         """Search one relaxation: windows first, then all downsets, then windows of what blocks leave."""
         relaxed = relax(self.problem, reach, self.best.upper, depth, exempt)
         rung = Rung(self.best, relaxed, reduce_problem(relaxed.problem))
+        same = relaxed.dropped, relaxed.problem.weight.tobytes()
+        if same in self.searched:
+            return Stopped.RELAXATION, rung
+        self.searched.add(same)
         stopped = rung.windows(self.budget // 10)
         self.budget -= rung.work
         if stopped is Stopped.BUDGET:
             rung = rung.fused()
+            rung.work = 0
             stopped = rung.sweep(self.budget)
             if stopped is Stopped.BUDGET:
                 stopped = rung.windows(self.budget // 2)

@@ -203,7 +203,7 @@ class _Run:
         most = self.target + self.slack + sweep.passing[row] + sweep.done[kind, row]
         near = (self.level[low:high] >= j) & (sweep.base[kind, low:high] <= most) & allowed[low:high]
         rows = np.flatnonzero(near) + low
-        self.work += (high - low) // 32 + len(rows)
+        self.work += (high - low) // 32 + len(rows) // 4
         for word in lattice.bits:
             mask = word[row]
             if mask:

@@ -93,6 +93,20 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
+class _Copy(torch.autograd.Function):
+    """A tensor of the same strides, whose backward is free; ``clone`` makes an expanded one dense."""
+
+    @staticmethod
+    def forward(ctx: Any, leaf: torch.Tensor) -> torch.Tensor:
+        """Return it, without the values."""
+        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=leaf.device)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        """Pass the gradient on."""
+        return gradient
+
+
 @dataclass(slots=True)
 class _Saved:
     """Storages that autograd keeps, by identity."""
@@ -195,11 +209,11 @@ class Laboratory:
         return fake.requires_grad_(tensor.requires_grad)
 
     def _not_leaves(self, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Clone what asks for a gradient: no in-place call may hit a leaf, and a clone's backward is free."""
+        """Copy what asks for a gradient: no in-place call may hit a leaf."""
         asking = [leaf for leaf in asking_grad(leaves) if not isinstance(leaf, nn.Parameter)]
         with self._mode:
-            clones = {id(leaf): leaf.clone() for leaf in asking}
-        return [clones.get(id(leaf), leaf) for leaf in leaves]
+            copies = {id(leaf): _Copy.apply(leaf) for leaf in asking}
+        return [copies.get(id(leaf), leaf) for leaf in leaves]
 
     def _forward(
         self,

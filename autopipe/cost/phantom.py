@@ -36,18 +36,22 @@ class Phantoms:
     def __init__(self, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Start with none."""
         self._stand_in = stand_in
-        self._made: dict[int, Any] = {}
+        self._made: dict[int | tuple[int, bool], Any] = {}
         self._alive: list[Any] = []
 
     def tensor(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the stand-in of a parameter, a buffer or another tensor that a module holds."""
-        if id(tensor) not in self._made:
+        """Return the stand-in of a parameter, a buffer or another tensor.
+
+        One that asks for a gradient since the last time gets another one.
+        """
+        key = (id(tensor), tensor.requires_grad)
+        if key not in self._made:
             made = self._stand_in(tensor)
             if isinstance(tensor, nn.Parameter):
                 made = nn.Parameter(made.detach(), requires_grad=tensor.requires_grad)
-            self._made[id(tensor)] = made
+            self._made[key] = made
             self._alive.append(tensor)
-        found: torch.Tensor = self._made[id(tensor)]
+        found: torch.Tensor = self._made[key]
         return found
 
     def module(self, module: nn.Module) -> nn.Module:

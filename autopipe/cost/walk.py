@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class Walk:
         self._known: dict[Any, Count] = {}
         self._values: dict[fx.Node, Any] = {}
         self._storages: dict[int, Storage] = {}
+        self._holders: dict[Storage, list[torch.Tensor]] = defaultdict(list)
         self._attributes: dict[str, torch.Tensor] = dict(traced.constants)
         self._attributes |= dict(model.named_buffers(remove_duplicate=False))
         self._attributes |= dict(model.named_parameters(remove_duplicate=False))
@@ -125,8 +127,12 @@ class Walk:
         shape = spec.concrete_shape(self._sizes)
         grad = spec.requires_grad and spec.is_differentiable
         tensor = torch.empty(shape, dtype=getattr(torch, spec.dtype), device="meta", requires_grad=grad)
-        self._storages[id(tensor)] = Storage(*storage_of, 0, spec.nbytes(self._sizes))
-        return tensor
+        return self._held(tensor, Storage(*storage_of, 0, spec.nbytes(self._sizes)))
+
+    def _held(self, value: torch.Tensor, storage: Storage) -> torch.Tensor:
+        self._storages[id(value)] = storage
+        self._holders[storage].append(value)
+        return value
 
     def _placeholder(self, node: fx.Node) -> Any:
         info = self._traced.info.get(node.name)
@@ -139,8 +145,7 @@ class Walk:
         value = torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype, device="meta")
         if isinstance(tensor, nn.Parameter):
             value = nn.Parameter(value, tensor.requires_grad)
-        self._storages[id(value)] = Storage("kept", name, 0, 0)
-        return value
+        return self._held(value, Storage("kept", name, 0, 0))
 
     def _resolved(self, arguments: Any) -> Any:
         """Put values in the places of nodes, and the CPU in the places of devices: the fakes are there."""
@@ -172,6 +177,8 @@ class Walk:
             self._values[node] = count.structure.fill(made)
         else:
             self._values[node] = made[0] if made else UNKNOWN
+        if info.writes:
+            self._ask_through_all_views(made)
         if info.spec is not None and not self._agrees(self._values[node], info.spec):
             self._values[node] = self._template(info.spec, ("node", node.name))
         there = {"input": inputs, "output": made}
@@ -199,11 +206,19 @@ class Walk:
         )
         kind, index = made.storage
         if kind == "input":
-            self._storages[id(value)] = self._storages[id(inputs[index])]
-        else:
-            named = "kept" if kind == "kept" else "node"
-            self._storages[id(value)] = Storage(named, node.name, index, made.storage_bytes)
-        return value
+            return self._held(value, self._storages[id(inputs[index])])
+        named = "kept" if kind == "kept" else "node"
+        return self._held(value, Storage(named, node.name, index, made.storage_bytes))
+
+    def _ask_through_all_views(self, made: Sequence[torch.Tensor]) -> None:
+        """After a write of what asks for a gradient all that share the memory ask for one, as in autograd."""
+        for written in made:
+            storage = self._storages[id(written)]
+            if written.requires_grad and storage.kind == "node":
+                for value in self._holders[storage]:
+                    value.requires_grad_(
+                        value.requires_grad or value.is_floating_point() or value.is_complex()
+                    )
 
     def _agrees(self, value: Any, spec: TensorSpec) -> bool:
         return (

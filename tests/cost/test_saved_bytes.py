@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autopipe.cost import cost_graph, hardware
+from autopipe.trace import capture
 from tests.cost.by_hand import trace_by_hand
 from tests.cost.kept import bytes_kept_by
 
@@ -55,7 +56,15 @@ def expanded(x, a, b):
     return a(x) * x.mean(dim=-1, keepdim=True).expand(4, 8)
 
 
-@pytest.mark.parametrize("function", [perceptron, in_place, fan_out, chunks, attention, norms, expanded])
+def repeated_heads(x, a, b):
+    heads = a(x).reshape(4, 2, 1, 4).expand(4, 2, 3, 4).reshape(4, 6, 4)  # a copy: 6 heads of 2
+    return heads @ heads.transpose(1, 2)
+
+
+FUNCTIONS = [perceptron, in_place, fan_out, chunks, attention, norms, expanded, repeated_heads]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("asks", [False, True])
 def test_saved_bytes_are_those_that_autograd_keeps(function, asks):
     model = Applied(function, nn.Linear(8, 8), nn.Linear(8, 8))
@@ -78,6 +87,18 @@ def test_lstm_keeps_the_workspace_of_its_kernel(n_samples, n_steps, features, hi
     model = nn.Sequential(nn.LSTM(features, hidden))
     x = torch.randn(n_steps, n_samples, features)
     assert sum(saved_by_node(model, x).values()) == bytes_kept_by(model, x)
+
+
+def test_memory_that_a_view_wrote_a_gradient_into_is_kept_by_its_readers():
+    def joined(x, a):
+        both = x.new_empty(4, 16)
+        both[:, :8] = a(x)
+        both[:, 8:] = x
+        return both * both.sin()
+
+    model, x = Applied(joined, nn.Linear(8, 8)), torch.randn(4, 8)
+    costs = cost_graph(capture(model, (x,)), model, hardware("cpu"))
+    assert sum(node.saved_bytes for node in costs.nodes) == bytes_kept_by(model, x)
 
 
 def test_a_storage_is_charged_to_the_node_that_made_it():

@@ -94,7 +94,7 @@ class Pipeline:
         """
         check_whole(self.model)
         staged, values = self._captures.staged_for(args, kwargs)
-        return run_whole(staged, self.model, values)
+        return run_whole(staged, self.model, values, (args, kwargs))
 
     def train(self, mode: bool = True) -> Pipeline:
         """Set training mode; the same as ``model.train()``, for the modules are the same.

@@ -21,6 +21,7 @@ import torch
 from torch import fx
 
 from autopipe.errors import ArgumentError
+from autopipe.ir.changed_arguments import ChangedArguments
 from autopipe.ir.tensor import Size, SizeExpression, TensorSpec, evaluate_size
 
 
@@ -178,6 +179,7 @@ class TracedModel:
         order: Pairs (before, after) that must keep their order though no value passes.
         device: The device that the example ran on.
         sets: What a call sets on the modules, to be set when the graph is run.
+        changed: The arguments as a call leaves them, None if it changes nothing in them.
         where: Guard, or size that turned out not to be open -> file, line and source of the Python that
             looked at it.
     """
@@ -197,6 +199,7 @@ class TracedModel:
     order: tuple[tuple[str, str], ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     sets: tuple[AttributeWrite, ...] = ()
+    changed: ChangedArguments | None = None
     where: Mapping[str, str] = field(default_factory=dict)
 
     def compute_nodes(self) -> list[fx.Node]:
@@ -239,6 +242,8 @@ class TracedModel:
         self.graph.lint()
         for part in (*self.inputs, *self.sets, *self.info.values(), self.in_structure, self.out_structure):
             part.verify()
+        if self.changed is not None:
+            self.changed.verify()
         names = {node.name for node in self.graph.nodes}
         for node in self.compute_nodes():
             assert node.name in self.info, f"node {node.name} has no info"

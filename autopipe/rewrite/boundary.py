@@ -110,7 +110,8 @@ def stage_contents(
 
 def _flow(traced: TracedModel, stage_of: Mapping[str, int], n_stages: int, with_gradient: Set[str]) -> _Flow:
     """Walk the program backwards: a node passes on to its arguments the stages that it runs in."""
-    outputs = frozenset(node for node in traced.graph.nodes if node.name in set(traced.out_names))
+    names = {*traced.out_names, *(traced.changed.made if traced.changed is not None else ())}
+    outputs = frozenset(node for node in traced.graph.nodes if node.name in names)
     home: dict[fx.Node, int] = {}
     for node in traced.compute_nodes():
         if node.name in stage_of and not _is_light(traced, node, home):

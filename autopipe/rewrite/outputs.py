@@ -21,4 +21,5 @@ def output_leaves(traced: TracedModel, values: Mapping[str, Any]) -> list[Any]:
         One entry an output leaf; a leaf that no node makes is the plain value that the capture found.
     """
     output = next(node for node in reversed(traced.graph.nodes) if node.op == "output")
-    return [values.get(leaf.name) if isinstance(leaf, fx.Node) else leaf for leaf in output.args[0]]
+    leaves = output.args[0][: len(traced.out_names)]  # what is behind them is left in the arguments
+    return [values.get(leaf.name) if isinstance(leaf, fx.Node) else leaf for leaf in leaves]

@@ -29,9 +29,23 @@ def argument_names(model: nn.Module, structure: Structure) -> list[str]:
         >>> argument_names(nn.Linear(2, 2), structure)
         ['input', 'mask']
     """
-    parameters = list(inspect.signature(model.forward).parameters.values())
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    positional = _positional(model)
     return [_name(path, positional) for path in structure.paths]
+
+
+def argument_name(model: nn.Module, path: str) -> str:
+    """Return the name of the argument at, or around, a place in ``(args, kwargs)``.
+
+    Example:
+        >>> argument_name(nn.Linear(2, 2), "[0][0]")
+        'input'
+    """
+    return _name(path, _positional(model))
+
+
+def _positional(model: nn.Module) -> list[str]:
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _name(path: str, positional: list[str]) -> str:

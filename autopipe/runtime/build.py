@@ -8,6 +8,7 @@ from torch import nn
 
 from autopipe.ir.stages import StagedModel
 from autopipe.runtime.engine import Engine
+from autopipe.runtime.given_back import refusing_lost_changes
 from autopipe.runtime.group_engine import GroupEngine
 from autopipe.runtime.microbatches import StagedFor
 from autopipe.runtime.options import check_options
@@ -34,6 +35,7 @@ def engine_for(
     Raises:
         ArgumentError: If an argument is wrong; nothing has been moved then.
     """
+    staged_for = refusing_lost_changes(model, staged_for)
     check_options({**options, "group": group, "devices": devices}, len(staged.stages))
     engine: Engine
     if group is None:

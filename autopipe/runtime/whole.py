@@ -9,18 +9,20 @@ import torch
 from torch import nn
 
 from autopipe.ir.stages import StagedModel
+from autopipe.runtime.given_back import give_back
 from autopipe.runtime.placement import place, resolve_devices
 from autopipe.runtime.replicas import Entry, entries_of, replaced
 from autopipe.runtime.stage_call import call_stage
 
 
-def run_whole(staged: StagedModel, model: nn.Module, given: Mapping[str, Any]) -> Any:
+def run_whole(staged: StagedModel, model: nn.Module, given: Mapping[str, Any], arguments: Any) -> Any:
     """Run a split model in this process, each stage where its parameters are.
 
     Args:
         staged: The stages that are right for these arguments.
         model: The model that was split.
         given: The tensors among the arguments and the symbolic sizes, by name.
+        arguments: The caller's ``(args, kwargs)``, which are changed as the model's own forward does.
 
     Returns:
         What the model returns; gradients flow to the model's own parameters, from copies of tied ones too.
@@ -29,10 +31,11 @@ def run_whole(staged: StagedModel, model: nn.Module, given: Mapping[str, Any]) -
     devices = resolve_devices(staged, None)
     place(staged, devices)
     for stage, device in zip(staged.stages, devices, strict=True):
-        arguments = {each.name: _moved(values[each.name], device) for each in stage.arguments}
+        taken = {each.name: _moved(values[each.name], device) for each in stage.arguments}
         with replaced(_copies(staged, model, stage.index, devices)):
-            values |= call_stage(stage, arguments)
+            values |= call_stage(stage, taken)
     traced = staged.traced
+    give_back(traced, values, arguments)
     return traced.out_structure.fill([values[name] for name in traced.out_names if name is not None])
 
 

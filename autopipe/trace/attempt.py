@@ -12,9 +12,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental import _config as symbolic_config
 
 from autopipe.errors import CaptureError
+from autopipe.ir.changed_arguments import ChangedArguments
 from autopipe.ir.structure import Structure
 from autopipe.ir.tensor import SizeExpression, TensorSpec
 from autopipe.ir.traced import AttributeWrite, InputLeaf, TracedModel
+from autopipe.trace.after_call import AfterCall
 from autopipe.trace.branches import Branches
 from autopipe.trace.dead import without_dead_nodes
 from autopipe.trace.eager_dropout import eager_dropout
@@ -74,6 +76,7 @@ class Attempt:
         taken = frozenset(size for parameter in model.parameters() for size in parameter.shape)
         shapes = [tuple(tensor.shape) for tensor in example.tensors]
         self._sizes = Sizes(environment, shapes, openness, example.batch_dims, taken)
+        self._changed: ChangedArguments | None = None
         self._recorder = Recorder(Program(self._sizes, device), self._mode, branches)
         self._calls = LeafCalls(model, self._recorder, opaque, whole, starting_from)
 
@@ -124,10 +127,13 @@ class Attempt:
         interception = Interception(self._recorder, self._calls)
         self._calls.interception = interception
         dispatch = enable_python_dispatcher()
+        after = AfterCall(args, kwargs, fakes)
         with dispatch, eager_dropout(), self._mode, interception.on(), self._calls.keeping_state():
             out = self._calls.run_root(args, kwargs)
         out_structure, holes = Structure.of(out)
-        return out_structure, self._recorder.output(holes)
+        left = {id(hole): self._recorder.left_in_argument(hole) for hole in after.left()}
+        self._changed = after.changed(lambda hole: left[id(hole)], out)
+        return out_structure, self._recorder.output(holes, list(left.values()) if self._changed else [])
 
     def _result(
         self, fakes: list[torch.Tensor], out: Structure, out_names: tuple[str | None, ...]
@@ -155,6 +161,7 @@ class Attempt:
             device=program.device,
             sets=self.writes,
             where=sizes.where(),
+            changed=self._changed,
         )
         traced.verify()
         return traced

@@ -251,11 +251,17 @@ class Recorder:
             self.values.know(hole, leaf)
         return structure.fill(holes)
 
-    def output(self, holes: list[Any]) -> tuple[str | None, ...]:
-        """Add the output node; return the name behind each hole."""
+    def output(self, holes: list[Any], left: Sequence[Any] = ()) -> tuple[str | None, ...]:
+        """Add the output node, and nodes that are left in the arguments; return the name behind each hole."""
         nodes = [self._output_leaf(hole) for hole in holes]
-        self.program.graph.output(tuple(nodes))
+        self.program.graph.output((*nodes, *left))
         return tuple(node.name if isinstance(node, fx.Node) else None for node in nodes)
+
+    def left_in_argument(self, hole: Any) -> Any:
+        """Return the node behind a tensor that a call left in its arguments."""
+        found = self.arguments.of(hole)
+        is_input = isinstance(found, fx.Node) and found.op == "placeholder"
+        return found if is_input else self._output_leaf(hole)
 
     def _output_leaf(self, hole: Any) -> Any:
         found = self.arguments.of(hole)

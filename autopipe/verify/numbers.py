@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from autopipe.ir.structure import Structure
 
@@ -23,18 +22,35 @@ class Numbers:
 
     Args:
         structure: The output without its tensors.
-        values: Kind ("output", "loss", "gradient", "input gradient", "buffer") -> name -> tensor, or None for
-            a parameter that got no gradient.
+        values: Kind ("output", "loss", "gradient", "input gradient", "argument", "buffer") -> name -> tensor,
+            or None for a parameter that got no gradient; "argument" is what the run changed there.
     """
 
     structure: Structure
     values: Mapping[str, Mapping[str, torch.Tensor | None]]
 
     @classmethod
-    def of(cls, model: nn.Module, given: Any, output: Any, loss: torch.Tensor | None) -> Numbers:
-        """Take the numbers of a run that has just ended; gradients are taken, not copied."""
+    def of(
+        cls,
+        model: nn.Module,
+        inputs: Sequence[torch.Tensor],
+        output: Any,
+        loss: torch.Tensor | None,
+        left: Sequence[torch.Tensor] = (),
+    ) -> Numbers:
+        """Take the numbers of a run that has just ended; gradients are taken, not copied.
+
+        Args:
+            model: What ran.
+            inputs: The tensors among the arguments, as they were before.
+            output: What it returned.
+            loss: What the gradients are of.
+            left: The tensors that the run put into its arguments, or wrote there.
+
+        Returns:
+            The numbers.
+        """
         structure, leaves = Structure.of(output)
-        inputs = pytree.tree_leaves(given)
         values: dict[str, dict[str, torch.Tensor | None]] = {
             "output": {
                 path or "output": leaf.detach().clone() if isinstance(leaf, torch.Tensor) else None
@@ -45,8 +61,9 @@ class Numbers:
             "input gradient": {
                 f"input {index}": leaf.grad
                 for index, leaf in enumerate(inputs)
-                if isinstance(leaf, torch.Tensor) and leaf.requires_grad
+                if leaf.is_leaf and leaf.requires_grad
             },
+            "argument": {f"argument {index}": tensor.detach().clone() for index, tensor in enumerate(left)},
             "buffer": {fqn: buffer.detach().clone() for fqn, buffer in model.named_buffers()},
         }
         return cls(structure, values)

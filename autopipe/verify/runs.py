@@ -23,7 +23,8 @@ from autopipe.runtime import Engine
 from autopipe.runtime.argument_names import argument_names
 from autopipe.runtime.microbatches import StagedFor
 from autopipe.runtime.whole import run_whole
-from autopipe.verify.inputs import Call, copied
+from autopipe.verify.given import Given
+from autopipe.verify.inputs import Call
 from autopipe.verify.numbers import Numbers
 from autopipe.verify.projection import projection
 from autopipe.verify.recorded import Recorded, recorded_leaves
@@ -59,21 +60,21 @@ class Runs:
 
     def plain(self, call: Call) -> Numbers:
         """Run the model itself."""
-        args, kwargs = given = self._start(call)
-        return self._backward(given, self._model(*args, **kwargs))
+        given = self._start(call)
+        return self._backward(given, self._model(*given.args, **given.kwargs))
 
     def plain_leaves(self, call: Call, traced: TracedModel) -> Recorded:
         """Run the model itself, and record what its leaves return, under the nodes of a capture."""
-        args, kwargs = given = self._start(call)
+        given = self._start(call)
         with recorded_leaves(traced) as found:
-            self._backward(given, self._model(*args, **kwargs))
+            self._backward(given, self._model(*given.args, **given.kwargs))
         return found
 
     def one_graph(self, call: Call) -> Numbers:
         """Run the capture as one graph, with the random numbers that the plain model draws."""
         given = self._start(call)
-        staged, values = self._one_stage_for(*given)
-        return self._backward(given, run_whole(staged, self._model, values))
+        staged, values = self._one_stage_for(*given.both)
+        return self._backward(given, run_whole(staged, self._model, values, given.both))
 
     def one_graph_keyed(self, call: Call, *, trains: bool) -> Numbers:
         """Run the capture as one stage, through the engine."""
@@ -96,23 +97,23 @@ class Runs:
 
     def staged(self, call: Call) -> StagedModel:
         """Return the stages that are right for a call."""
-        return self._staged_for(*self._start(call))[0]
+        return self._staged_for(*self._start(call).both)[0]
 
     def one_stage(self, call: Call) -> StagedModel:
         """Return the same capture as one stage."""
-        return self._one_stage_for(*self._start(call))[0]
+        return self._one_stage_for(*self._start(call).both)[0]
 
-    def _start(self, call: Call) -> Call:
+    def _start(self, call: Call) -> Given:
         self._state.before_a_run()
         self._set_flags()
         seed_streams(SEED)
-        return copied(call)
+        return Given(call)
 
-    def _backward(self, given: Call, output: Any) -> Numbers:
+    def _backward(self, given: Given, output: Any) -> Numbers:
         loss = projection(output)
         if loss is not None and loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-        return Numbers.of(self._model, given, output, loss)
+        return Numbers.of(self._model, given.tensors, output, loss, given.left())
 
     def _one_stage_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[StagedModel, Any]:
         staged, values = self._staged_for(args, kwargs)
@@ -127,14 +128,14 @@ class Runs:
         return {"n_microbatches": 1, "batch_dims": dict.fromkeys(names)}
 
     def _engine(self, staged_for: StagedFor, call: Call, options: Mapping[str, Any], trains: bool) -> Numbers:
-        args, kwargs = given = self._start(call)
+        given = self._start(call)
         staged = staged_for(*self._example)[0]
         with Engine(self._model, staged, staged_for, seed=SEED, **options) as engine:
             if not trains:
-                output = engine.forward(*args, **kwargs)
-                return Numbers.of(self._model, given, output, projection(output))
-            out = engine.step(*args, loss_fn=_loss, return_output=True, **kwargs)
-            return Numbers.of(self._model, given, out.output, out.loss)
+                output = engine.forward(*given.args, **given.kwargs)
+                return Numbers.of(self._model, given.tensors, output, projection(output))
+            out = engine.step(*given.args, loss_fn=_loss, return_output=True, **given.kwargs)
+            return Numbers.of(self._model, given.tensors, out.output, out.loss)
 
 
 def _loss(output: Any) -> torch.Tensor:

@@ -17,7 +17,7 @@ from autopipe import ArgumentError, VerifyError
 from autopipe.pipeline import Pipeline
 from models.protocol import load
 
-FACTOR = {"value": 1.0}
+FACTOR: dict[Any, float] = {"value": 1.0} | dict.fromkeys(range(100), 0.0)  # too large for a set of flags
 COUNT = itertools.count()
 
 

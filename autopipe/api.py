@@ -53,6 +53,7 @@ def split(
     opaque: Sequence[str] = (),
     pin: Mapping[str, int] | None = None,
     objective: str = "bottleneck",
+    device_order: str = "given",
     plan: Plan | str | Path | None = None,
     verify: bool = False,
     progress: bool | None = None,
@@ -79,6 +80,7 @@ def split(
         pin: Glob -> stage; -1 is the last.
         objective: What is to be least: "bottleneck", the slowest stage, or "step_time", every stage once plus
             the slowest for each further microbatch: for few microbatches, where fill and drain count.
+        device_order: "best" tries every order of devices that differ by position; "given" takes theirs.
         plan: A plan made before, or the path of one: used instead of solving again.
         verify: Run split against unsplit before returning.
         progress: Show what is being done; None: on a terminal only.
@@ -116,6 +118,7 @@ def split(
         opaque=opaque,
         pin=pin,
         objective=objective,
+        device_order=device_order,
     )
     check_size(choices.n_stages, choices.n_microbatches)
     pipe = _split(
@@ -149,6 +152,7 @@ def plan(
     opaque: Sequence[str] = (),
     pin: Mapping[str, int] | None = None,
     objective: str = "bottleneck",
+    device_order: str = "given",
     progress: bool | None = None,
 ) -> Plan:
     """Decide where to cut a model, without cutting it; errors are those of ``split``.
@@ -176,6 +180,7 @@ def plan(
         pin: Glob -> stage; -1 is the last.
         objective: What is to be least: "bottleneck", the slowest stage, or "step_time", every stage once plus
             the slowest for each further microbatch: for few microbatches, where fill and drain count.
+        device_order: "best" tries every order of devices that differ by position; "given" takes theirs.
         progress: Show what is being done; None: on a terminal only.
 
     Returns:
@@ -204,6 +209,7 @@ def plan(
         opaque=opaque,
         pin=pin,
         objective=objective,
+        device_order=device_order,
     )
     if n_devices is None:
         check_size(choices.n_stages, choices.n_microbatches)

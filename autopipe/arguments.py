@@ -16,6 +16,7 @@ from autopipe.globs import check_matches, checked_globs, checked_groups, checked
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.integers import is_int
 from autopipe.ir.plan import Plan
+from autopipe.partition.device_order import check_device_order
 from autopipe.partition.least_step import check_objective
 from autopipe.schedule import build
 
@@ -44,6 +45,7 @@ class Choices:
         opaque: Globs of modules that run their own Python.
         pin: Glob -> stage; -1 is the last.
         objective: What the split makes least.
+        device_order: "given", or "best" of those that devices which differ can be put in.
     """
 
     n_stages: int
@@ -58,6 +60,7 @@ class Choices:
     opaque: tuple[str, ...]
     pin: Mapping[str, int]
     objective: str = "bottleneck"
+    device_order: str = "given"
 
     def is_opaque(self, fqn: str) -> bool:
         """Whether the caller wants this module whole."""
@@ -79,6 +82,7 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
     opaque: Sequence[str],
     pin: Mapping[str, int] | None,
     objective: str = "bottleneck",
+    device_order: str = "given",
 ) -> Choices:
     """Check every choice, and fill in defaults.
 
@@ -96,6 +100,7 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
         opaque: Globs.
         pin: Glob -> stage.
         objective: "bottleneck" or "step_time".
+        device_order: "given" or "best".
 
     Raises:
         ArgumentError: Naming the argument that is wrong, and what would be right.
@@ -114,6 +119,7 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
     if cost not in COSTS:
         raise ArgumentError(f"cost={cost!r} is unknown.", remedy=f"one of {', '.join(map(repr, COSTS))}.")
     check_objective(objective)
+    check_device_order(device_order)
     modules = [name for name, _ in model.named_modules() if name]
     parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     whole, apart = checked_globs("keep_together", keep_together), checked_globs("opaque", opaque)
@@ -136,6 +142,7 @@ def checked_choices(  # noqa: PLR0913 - one argument an argument of the public c
         apart,
         pins,
         objective,
+        device_order,
     )
 
 

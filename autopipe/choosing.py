@@ -53,7 +53,8 @@ class Chooser:
         """What has been predicted so far."""
         groups = tuple(groups_of(self.traced, self.choices))
         pins = pins_of(self.traced, self.choices)
-        wishes = Wishes(self.choices.memory_limit_bytes, pins, groups, self.choices.objective)
+        choices = self.choices
+        wishes = Wishes(choices.memory_limit_bytes, pins, groups, choices.objective, choices.device_order)
         return Explorer(self._priced, wishes)
 
     @cached_property
@@ -127,9 +128,9 @@ class Chooser:
             schedule=row.schedule,
             hardware=found.hardware,
         )
-        graph = self.explorer.graph(found.hardware, row.samples)
+        graphs = self.explorer.graphs(found.hardware, row.samples)
         sizes = self._sizes(row.samples)
-        made = assembled(self.model, self.traced, choices, graph, found.schedule, found.partition, sizes)
+        made = assembled(self.model, self.traced, choices, graphs, found.schedule, found.partition, sizes)
         step_ms = made.predictions["step_ms"] + row.exchange_ms
         notes = made.notes
         if row.n_replicas > 1:

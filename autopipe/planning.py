@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -57,7 +58,8 @@ def plan_for(
         PartitionError: If no partition of this shape exists.
     """
     say("pricing its nodes")
-    graph = priced(model, traced, choices, example)
+    graphs = priced_by_position(model, traced, choices, example)
+    graph = graphs[0]
     if choices.n_stages > len(graph.nodes):  # said before a schedule of so many stages is built
         objective = Objective(graph, choices.hardware, choices.n_stages, Rules())
         check_enough_items(objective, compile_problem(objective))
@@ -65,7 +67,7 @@ def plan_for(
     say("finding the best cuts")
     try:
         partition = solve(
-            graph,
+            graphs if len(graphs) > 1 else graph,
             choices.n_stages,
             hardware=choices.hardware,
             in_flight=in_flight(schedule),
@@ -75,18 +77,22 @@ def plan_for(
             together=groups_of(traced, choices),
             n_microbatches=choices.n_microbatches,
             objective=choices.objective,
+            device_order=choices.device_order,
         )
     except InfeasibleError as error:
         remedy = error.remedy.partition("\n")[0].replace("memory_limit_bytes=", "memory_limit=")
         raise InfeasibleError(error.what, error.where, error.why, remedy) from error
-    return assembled(model, traced, choices, graph, schedule, partition)
+    if partition.device_order:
+        choices = replace(choices, hardware=choices.hardware.in_order(partition.device_order))
+        graphs = [graphs[at % len(graphs)] for at in partition.device_order]
+    return assembled(model, traced, choices, graphs, schedule, partition)
 
 
 def assembled(
     model: nn.Module,
     traced: TracedModel,
     choices: Choices,
-    graph: CostGraph,
+    graphs: Sequence[CostGraph],
     schedule: Schedule,
     partition: Partition,
     sizes: Mapping[str, int] | None = None,
@@ -97,7 +103,7 @@ def assembled(
         model: The model.
         traced: Its capture.
         choices: What was chosen.
-        graph: The prices.
+        graphs: The prices, for all positions or one a position.
         schedule: The actions of every rank.
         partition: The split.
         sizes: Values of the symbolic sizes that were priced; None: the example's.
@@ -116,13 +122,13 @@ def assembled(
         keys={node.name: traced.info[node.name].key for node in traced.compute_nodes()},
         fqns=tuple(_fqns(traced, content) for content in contents),
         partition=partition,
-        baselines=_baselines(graph, choices, schedule),
+        baselines=_baselines(graphs, choices, schedule),
         transfers=transfers,
         schedule=schedule,
         predictions={"step_ms": timeline.makespan_ms, "bubble_fraction": timeline.bubble_fraction},
         sizes=sizes,
         notes=tuple(_notes(traced)),
-        cost_graph=graph,
+        cost_graph=graphs[0],
     )
 
 
@@ -173,10 +179,42 @@ def priced(
     return cost_graph(traced, model, choices.hardware, sizes=sizes)
 
 
-def _baselines(graph: CostGraph, choices: Choices, schedule: Schedule) -> dict[str, float]:
+def priced_by_position(
+    model: nn.Module,
+    traced: TracedModel,
+    choices: Choices,
+    example: tuple[tuple[Any, ...], dict[str, Any]],
+    sizes: Mapping[str, int] | None = None,
+) -> list[CostGraph]:
+    """Price every node on every device that there is.
+
+    Args:
+        model: The model.
+        traced: Its capture.
+        choices: Whose hardware, and how costs are found; measured costs are those of this machine.
+        example: The microbatch that measured costs run on.
+        sizes: Values of symbolic sizes that differ from the example's, for a roofline.
+
+    Returns:
+        One cost graph for all positions, or one a position; devices that are alike share theirs.
+    """
+    devices = choices.hardware.devices
+    if choices.cost == "measured" or all(device == devices[0] for device in devices):
+        return [priced(model, traced, choices, example, sizes)]
+    kinds = [devices.index(device) for device in devices]
+    graph_of = {
+        kind: priced(
+            model, traced, replace(choices, hardware=choices.hardware.on_one(devices[kind])), example, sizes
+        )
+        for kind in dict.fromkeys(kinds)
+    }
+    return [graph_of[kind] for kind in kinds]
+
+
+def _baselines(graphs: Sequence[CostGraph], choices: Choices, schedule: Schedule) -> dict[str, float]:
     """Return the bottleneck of what others do, in ms; a rule that finds no such split is left out."""
     rules = Rules(in_flight=in_flight(schedule), n_microbatches=choices.n_microbatches)
-    objective = Objective(graph, choices.hardware, choices.n_stages, rules)
+    objective = Objective(graphs, choices.hardware, choices.n_stages, rules)
     found = {}
     for name, rule in (("uniform layers", uniform_layers), ("by parameters", by_parameters)):
         try:

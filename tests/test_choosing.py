@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import autopipe
+from autopipe.cost import hardware
 from autopipe.ir.alternatives import Alternatives
+from autopipe.ir.hardware import Hardware
 
 with torch.device("meta"):
     MODEL = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(8)))
@@ -106,6 +108,22 @@ def test_what_if_counts_microbatches_for_the_step_time() -> None:
         partition = table.plan(row).partition
         times = [stage.total_ms for stage in partition.stages]
         assert partition.certificate.step_time_ms == pytest.approx(sum(times) + (count - 1) * max(times))
+
+
+def test_devices_that_differ_are_priced_apart_and_put_in_the_best_order() -> None:
+    old, new = hardware("a100").devices[0], hardware("h100").devices[0]
+    mixed = Hardware("mixed", (old, new, new), hardware("a100").links)
+    given, best, chosen = (
+        autopipe.plan(MODEL, 3, EXAMPLE, hardware=mixed, device_order=order, schedule=schedule)
+        for order, schedule in (("given", "1f1b"), ("best", "1f1b"), ("best", "auto"))
+    )
+    assert [device.name for device in given.hardware.devices] == ["a100", "h100", "h100"]
+    assert len(given.fqns_per_stage()[0]) < len(given.fqns_per_stage()[1])
+    assert sorted(device.name for device in best.hardware.devices) == ["a100", "h100", "h100"]
+    assert best.partition.certificate.bottleneck_ms <= given.partition.certificate.bottleneck_ms
+    assert chosen.partition == best.partition
+    again = autopipe.plan(MODEL, 3, EXAMPLE, hardware=best.hardware)
+    assert again.partition.stages == best.partition.stages
 
 
 def test_what_if_says_why_there_is_no_plan() -> None:

@@ -94,6 +94,14 @@ def plan(  # noqa: PLR0913, PLR0917 - a parameter an option
             help="bottleneck: the slowest stage is to be fast. step_time: fill and drain count too.",
         ),
     ] = "bottleneck",
+    device_order: Annotated[
+        str,
+        typer.Option(
+            "--device-order",
+            metavar="ORDER",
+            help="given: devices that differ stay in the order of --hardware. best: try every order.",
+        ),
+    ] = "given",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -120,6 +128,7 @@ def plan(  # noqa: PLR0913, PLR0917 - a parameter an option
         same_stage=tuple(tuple(group.split(",")) for group in same_stage or ()),
         pin=pins,
         objective=objective,
+        device_order=device_order,
     )
     if output is not None:
         with writing(output):

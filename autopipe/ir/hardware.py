@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from autopipe.errors import PartitionError
@@ -111,6 +111,21 @@ class Hardware:
     def device(self, stage: int) -> Device:
         """The device at that position; positions repeat where stages are more than devices."""
         return self.devices[stage % len(self.devices)]
+
+    def on_one(self, device: Device) -> Hardware:
+        """The same links with that device at every position."""
+        return replace(self, devices=(device,))
+
+    def in_order(self, order: Sequence[int]) -> Hardware:
+        """The same links, position s with the device that position ``order[s]`` had.
+
+        Example:
+            >>> fast, slow = (Device(name, {}, 1e12, 2**34, 0.0, "an example") for name in ("fast", "slow"))
+            >>> two = Hardware("two", (fast, slow), (Link("wire", 1e9, 0.0, "an example"),))
+            >>> [device.name for device in two.in_order([1, 0]).devices]
+            ['slow', 'fast']
+        """
+        return replace(self, devices=tuple(self.device(at) for at in order))
 
     def link_in(self, stage: int) -> Link:
         """The link that joins the stage to the one before it (for the first, where nothing arrives, any)."""

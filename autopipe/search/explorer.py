@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from autopipe.errors import ArgumentError, PartitionError
@@ -26,7 +26,7 @@ from autopipe.search.exchange import all_reduce_ms
 from autopipe.search.shapes import Shape
 
 Priced = Callable[[Hardware, int], CostGraph]
-"""From machines and the samples of a microbatch to prices."""
+"""From machines with one kind of device and the samples of a microbatch to prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,14 @@ class Wishes:
         pin: Node -> stage; -1 is the last.
         together: Groups of nodes that share a stage.
         objective: What every partition makes least.
+        device_order: "given", or "best" of those that devices which differ can be put in.
     """
 
     memory_limit_bytes: int | None = None
     pin: Mapping[str, int] = field(default_factory=dict)
     together: tuple[tuple[str, ...], ...] = ()
     objective: str = "bottleneck"
+    device_order: str = "given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +87,16 @@ class Explorer:
     def __init__(self, priced: Priced, wishes: Wishes) -> None:
         """Start with nothing known."""
         self._price, self._wishes = priced, wishes
-        self._graphs: dict[tuple[object, ...], CostGraph] = {}
+        self._graphs: dict[tuple[str, int], CostGraph] = {}
         self._partitions: dict[tuple[object, ...], Partition | PartitionError] = {}
 
-    def graph(self, hardware: Hardware, samples: int) -> CostGraph:
-        """Return the prices of one microbatch of so many samples."""
-        key = (tuple(device.name for device in hardware.devices), samples)
-        if key not in self._graphs:
-            self._graphs[key] = self._price(hardware, samples)
-        return self._graphs[key]
+    def graphs(self, hardware: Hardware, samples: int) -> list[CostGraph]:
+        """Return the prices of one microbatch of so many samples: for all positions, or one a position."""
+        for device in hardware.devices:
+            if (device.name, samples) not in self._graphs:
+                self._graphs[device.name, samples] = self._price(hardware.on_one(device), samples)
+        found = [self._graphs[device.name, samples] for device in hardware.devices]
+        return found if any(graph is not found[0] for graph in found) else found[:1]
 
     def explore(self, shape: Shape, schedule_name: str, hardware: Hardware) -> Explored:
         """Predict one layout.
@@ -125,7 +128,9 @@ class Explorer:
         partition = self._within_limit(free, shape, schedule, hardware)
         if isinstance(partition, PartitionError):
             return Explored(replace(row, refused=partition.what), hardware)
-        graph = self.graph(hardware, shape.samples)
+        if partition.device_order:
+            hardware = hardware.in_order(partition.device_order)
+        graph = self.graphs(hardware, shape.samples)[0]
         timeline = predict(schedule, partition, transfers_between(graph, partition), hardware)
         wire = min(hardware.links, key=lambda link: link.bytes_per_s)
         largest = max(stage.param_bytes for stage in partition.stages)
@@ -146,7 +151,9 @@ class Explorer:
     ) -> Partition | PartitionError:
         """The best split within the memory limit: that without a limit, if it fits."""
         limit, held = self._wishes.memory_limit_bytes, in_flight(schedule)
-        free = _holding(free, held, self.graph(hardware, shape.samples), hardware, shape.n_microbatches)
+        placed = hardware.in_order(free.device_order) if free.device_order else hardware
+        graphs = self.graphs(placed, shape.samples)
+        free = _holding(free, held, graphs, placed, shape.n_microbatches)
         if limit is not None and max(stage.memory_bytes for stage in free.stages) > limit:
             return self._solved(shape, hardware, limit, held)
         return free
@@ -154,14 +161,15 @@ class Explorer:
     def _solved(
         self, shape: Shape, hardware: Hardware, limit: int | None, held: tuple[int, ...] | None
     ) -> Partition | PartitionError:
-        graph = self.graph(hardware, shape.samples)
+        graphs = self.graphs(hardware, shape.samples)
+        graph = graphs[0]
         counted = graph.tied or self._wishes.objective == "step_time"
         spread = shape.n_microbatches if counted else None
         key = (id(graph), hardware.links, hardware.overlap, shape.n_stages, spread, limit, held)
         if key not in self._partitions:
             try:
                 self._partitions[key] = solve(
-                    graph,
+                    graphs if len(graphs) > 1 else graph,
                     shape.n_stages,
                     hardware=hardware,
                     in_flight=held,
@@ -170,6 +178,7 @@ class Explorer:
                     together=self._wishes.together,
                     n_microbatches=shape.n_microbatches,
                     objective=self._wishes.objective,
+                    device_order=self._wishes.device_order,
                 )
             except PartitionError as error:
                 self._partitions[key] = error
@@ -177,11 +186,15 @@ class Explorer:
 
 
 def _holding(
-    partition: Partition, held: tuple[int, ...], graph: CostGraph, hardware: Hardware, n_microbatches: int
+    partition: Partition,
+    held: tuple[int, ...],
+    graphs: Sequence[CostGraph],
+    hardware: Hardware,
+    n_microbatches: int,
 ) -> Partition:
     """The same split under a schedule that keeps another number of microbatches."""
     if held == tuple(stage.in_flight for stage in partition.stages):
         return partition
     rules = Rules(in_flight=held, n_microbatches=n_microbatches)
-    objective = Objective(graph, hardware, partition.n_stages, rules)
+    objective = Objective(graphs, hardware, partition.n_stages, rules)
     return replace(partition, stages=objective.price_all(partition.stage_of))

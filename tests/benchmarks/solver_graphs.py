@@ -171,8 +171,13 @@ def main() -> None:
     args = parser.parse_args()
     folders = args.graphs or [SHARED / name for name in FOLDERS]
     missing = [folder for folder in folders if not folder.is_dir()]
-    if missing:
+    if missing and args.graphs:
         sys.exit(f"no folder {missing[0]}: give one with --graphs")
+    for folder in missing:
+        print(f"left out: there is no folder {folder}; --graphs names another")
+    folders = [folder for folder in folders if folder.is_dir()]
+    if not folders:
+        return
     rows = []
     print(HEADER)
     for folder in folders:

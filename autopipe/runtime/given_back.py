@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -53,21 +54,34 @@ def refusing_lost_changes(model: nn.Module, staged_for: StagedFor) -> StagedFor:
         staged_for: Gives the stages that are right for a call.
 
     Returns:
-        The same, but an ArgumentError names an argument that the forward changes and does not return.
+        The same, but an ArgumentError names an object that the forward changes and does not return. A tensor
+        that it writes, such as labels whose padding it masks, is warned of only: gradients do not need it.
     """
 
     def checked(*args: Any, **options: Any) -> tuple[StagedModel, dict[str, Any]]:
         staged, values = staged_for(*args, **options)
-        if staged.traced.changed is not None and staged.traced.changed.lost:
-            name = argument_name(model, staged.traced.changed.lost[0])
-            raise ArgumentError(
-                f"the forward changes {name}, and an engine would lose that.",
-                why="The engine cuts the arguments into microbatches: the forward gets others than yours.",
-                remedy=f"return {name} from the forward; or call pipe(...), which changes your own arguments",
-            )
+        changed = staged.traced.changed
+        if changed is not None and changed.lost:
+            tensors = staged.traced.in_structure.paths
+            objects = [path for path in changed.lost if path not in tensors]
+            _tell(argument_name(model, (objects or changed.lost)[0]), is_tensor=not objects)
         return staged, values
 
     return checked
+
+
+def _tell(name: str, *, is_tensor: bool) -> None:
+    if is_tensor:
+        warnings.warn(
+            f"The forward writes into {name}. An engine gives it copies, so that yours stays as it is.",
+            stacklevel=2,
+        )
+        return
+    raise ArgumentError(
+        f"the forward changes {name}, and an engine would lose that.",
+        why="The engine cuts the arguments into microbatches: the forward gets others than yours.",
+        remedy=f"return {name} from the forward; or call pipe(...), which changes your own arguments",
+    )
 
 
 def _synchronise(own: Any, new: Any) -> Any:

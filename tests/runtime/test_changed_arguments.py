@@ -126,6 +126,17 @@ def test_an_engine_refuses_a_forward_whose_change_it_would_lose() -> None:
         engine.step(X, {}, loss_fn=torch.mean)
 
 
+def test_an_engine_warns_of_a_tensor_that_the_forward_writes_and_leaves_yours() -> None:
+    change, make = CHANGES["writes into a tensor"]
+    kept = make()
+    with (
+        split(Keeping(change), make()).engine(n_microbatches=2) as engine,
+        pytest.warns(UserWarning, match="The forward writes into kept"),
+    ):
+        engine.step(X, kept, loss_fn=torch.mean)
+    assert kept.equal(make())
+
+
 def test_an_engine_takes_a_forward_that_returns_what_it_changes() -> None:
     model = Keeping(fill, returns=True)
     with split(model, {}).engine(n_microbatches=2) as engine:

@@ -12,6 +12,7 @@ from torch.fx.node import base_types
 from autopipe.ir.structure import Structure
 from autopipe.ir.tensor import SizeExpression
 from autopipe.ir.traced import NodeInfo
+from autopipe.trace.data_dependent_number import DataDependentNumber
 from autopipe.trace.glue import Held, Rebuild
 from autopipe.trace.program import Program
 from autopipe.trace.values import Values
@@ -39,6 +40,8 @@ class FxArguments:
             return self._values.node_of(value)
         if isinstance(value, _SIZES):
             return self._size(value)
+        if isinstance(value, DataDependentNumber):
+            value.refuse()
         if isinstance(value, slice):
             return slice(*(self.of(part) for part in (value.start, value.stop, value.step)))
         return self._container(value) if type(value) in _CONTAINERS else self._other(value)

@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
 from autopipe.trace.branches import DEPENDS_ON_DATA
+from autopipe.trace.data_dependent_number import DataDependentNumber, is_whole_number
 from autopipe.trace.effects import storage_of
 from autopipe.trace.glue import Apply, Spelled, asking_gradient, read_property
 from autopipe.trace.kernels import (
@@ -184,9 +185,18 @@ class _Functions(TorchFunctionMode):
             return self._set_property(func, *args)
         if func is torch.Tensor.requires_grad_:
             return self._set_requires_grad(*args, *kwargs.values())
+        if func is torch.Tensor.item and is_whole_number(args[0]):
+            return self._number(args[0])
         if func is torch._C._set_grad_enabled:
             self._interception.grad_enabled = args[0]
         return self._interception.function(func, args, kwargs)
+
+    def _number(self, tensor: torch.Tensor) -> Any:
+        """Return the number in a tensor, or one that can only be compared."""
+        try:
+            return self._interception.function(torch.Tensor.item, (tensor,), {})
+        except DEPENDS_ON_DATA as error:
+            return DataDependentNumber(tensor, error)
 
     def _property(self, getter: Any, tensor: torch.Tensor) -> Any:
         value = getter(tensor)

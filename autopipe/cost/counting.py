@@ -212,7 +212,7 @@ class Laboratory:
         """Copy what asks for a gradient: no in-place call may hit a leaf."""
         asking = [leaf for leaf in asking_grad(leaves) if not isinstance(leaf, nn.Parameter)]
         with self._mode:
-            copies = {id(leaf): _Copy.apply(leaf) for leaf in asking}
+            copies = {id(leaf): _Copy.apply(leaf) for leaf in asking}  # type: ignore[no-untyped-call]
         return [copies.get(id(leaf), leaf) for leaf in leaves]
 
     def _forward(

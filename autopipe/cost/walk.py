@@ -195,9 +195,15 @@ class Walk:
         try:
             return self._laboratory.count(target, structure, inputs, info.region)
         except Exception:  # whatever the user's code raises on tensors without data
-            weights = [self._attributes[name] for name in info.parameters]
+            read = [self._attributes[name] for name in info.parameters]
+            only_read = _tables(target) if isinstance(target, nn.Module) else set()
             outputs = [self._template(info.spec, ("node", ""))] if info.spec else []
-            return estimate(inputs, weights, outputs)
+            return estimate(
+                inputs,
+                [tensor for tensor in read if id(tensor) not in only_read],
+                outputs,
+                [tensor for tensor in read if id(tensor) in only_read],
+            )
 
     def _bound(self, node: fx.Node, made: Made, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """Make the value that a node returned in this walk, and find the storage behind it."""
@@ -226,6 +232,15 @@ class Walk:
             and tuple(value.shape) == spec.concrete_shape(self._sizes)
             and dtype_name(value.dtype) == spec.dtype
         )
+
+
+def _tables(module: nn.Module) -> set[int]:
+    """Return the weights, by identity, that embeddings inside a module have for themselves."""
+    tables, others = set[int](), set[int]()
+    for inside in module.modules():
+        of_kind = tables if isinstance(inside, nn.Embedding | nn.EmbeddingBag) else others
+        of_kind.update(map(id, inside.parameters(recurse=False)))
+    return tables - others
 
 
 def priced_nodes(traced: TracedModel) -> list[fx.Node]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from autopipe.cost import cost_graph, hardware
+from autopipe.cost.walk import Walk
 from autopipe.ir.hardware import Device, Hardware, Link
 from autopipe.ir.traced import Region
 from tests.cost.by_hand import trace_by_hand
@@ -194,6 +195,37 @@ def test_a_module_that_needs_data_is_estimated():
     moved = 4 * (2 * 48 + 64 + 8)
     assert estimated.fwd_ms == pytest.approx(roof_ms(product, moved)) == pytest.approx(exact.fwd_ms)
     assert estimated.bwd_weight_ms > 0
+
+
+class Branching(nn.Module):
+    """Looks at its values, so that it runs on no fake tensor."""
+
+    def __init__(self, *, looks=True):
+        super().__init__()
+        self.table = nn.Embedding(1000, 8)
+        self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 8)
+        self.looks = looks
+
+    def forward(self, ids):
+        x = self.table(ids)
+        if self.looks and x.sum().isnan():
+            x = x * 2
+        return self.down(self.up(x).relu())
+
+
+def test_what_is_estimated_is_near_what_the_same_module_costs_without_a_branch():
+    ids = torch.arange(40).reshape(4, 10)
+    found = []
+    for looks in (True, False):
+        model = nn.Sequential(Branching(looks=looks), nn.Linear(8, 8))
+        traced, costs = priced(model, ids, opaque=("0",))
+        prices = Walk(traced, model, traced.sizes, fused_attention=False).run()["_0"].count
+        flops = [sum(o.flops for o in part) for part in (prices.forward, prices.bwd_input, prices.bwd_weight)]
+        found.append((prices.forward[0].name, flops[0], flops[1] + flops[2], costs.node("_0").saved_bytes))
+    estimated, exact = found
+    assert (estimated[0], exact[0]) == ("estimate", "aten.embedding")
+    assert estimated[1:3] == exact[1:3]
+    assert 0.9 * exact[3] <= estimated[3] <= 1.1 * exact[3]
 
 
 def test_sizes_may_differ_from_the_example():

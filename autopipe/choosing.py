@@ -26,6 +26,9 @@ from autopipe.search import Explored, Explorer, Shape, Wishes, shapes_for
 MAX_DEVICES = 16384
 """As many as trained Llama 3 405B (Grattafiori et al., 2024, section 3.3.2)."""
 
+_MANY_DEVICES = 64
+"""Devices above which no layout is sought whose stages have replicas of their own."""
+
 _FACTORS = (0.25, 0.5, 1, 2, 4)
 """Microbatches that are tried, in samples of the example."""
 
@@ -79,6 +82,16 @@ class Chooser:
             self.say(f"trying {shape.n_stages} stages x {shape.n_replicas} replicas")
             found += [self.explorer.explore(shape, schedule, hardware) for schedule in schedules]
         return found
+
+    def uneven(self, n_devices: int, n_samples: int, n_stages: int | None) -> list[Explored]:
+        """Predict stages with replicas of their own, to compare with, where their number is free."""
+        n_microbatches = n_samples // self.samples
+        if n_stages is not None or n_devices > _MANY_DEVICES or n_microbatches < 1:
+            return []
+        self.say("trying stages with replicas of their own")
+        hardware = self.choices.hardware
+        found = self.explorer.uneven(n_devices, n_microbatches, self.samples, hardware)
+        return [found] if found is not None else []
 
     def under_fastest_schedule(self) -> Plan:
         """Return the plan of the chosen stages and microbatches under the fastest schedule."""
@@ -192,7 +205,8 @@ def plan_for_devices(
     sizes = chooser.sizes_to_try() if n_microbatches is None else [chooser.samples]
     n_samples = chooser.samples * (n_microbatches or MICROBATCHES_A_STAGE * n_devices)
     shapes = shapes_for(n_devices, n_samples, sizes, n_stages)
-    return chooser.fastest(chooser.explore(shapes, schedules, chooser.choices.hardware))
+    rows = chooser.explore(shapes, schedules, chooser.choices.hardware)
+    return chooser.fastest(rows + chooser.uneven(n_devices, n_samples, n_stages))
 
 
 def schedules_of(schedule: str) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ class Alternative:
         step_ms: A whole step, simulated, exchange included.
         memory_bytes: What the fullest device holds.
         refused: Why there is no such plan; the numbers are 0 then.
+        replicas: Devices of each stage, where they differ from stage to stage. Such a layout is shown to
+            compare with; the runtime runs those that are alike.
 
     Example:
         >>> a = Alternative(2, 4, 8, 16, "1f1b", "h100", 0, 3.0, 3.0, 1.0, 32.0, 2**30)
@@ -62,10 +64,13 @@ class Alternative:
     step_ms: float = 0.0
     memory_bytes: int = 0
     refused: str = ""
+    replicas: tuple[int, ...] = ()
 
     @property
     def n_devices(self) -> int:
         """Devices in use."""
+        if self.replicas:
+            return sum(self.replicas)
         return self.n_stages * self.n_replicas
 
     @property
@@ -84,6 +89,8 @@ class Alternative:
         Raises:
             PlanMismatchError: Names the number.
         """
+        if self.replicas and (len(self.replicas) != self.n_stages or min(self.replicas) < 1):
+            raise PlanMismatchError(f"an alternative of {self.n_stages} stages has replicas {self.replicas}.")
         for name in ("n_stages", "n_replicas", "n_microbatches", "samples"):
             if getattr(self, name) < 1:
                 raise PlanMismatchError(f"an alternative has {name} = {getattr(self, name)}.")
@@ -97,7 +104,7 @@ class Alternative:
         """What a table shows of it, a text a column."""
         shape = (
             f"{self.n_stages}",
-            f"{self.n_replicas}",
+            "+".join(map(str, self.replicas)) or f"{self.n_replicas}",
             f"{self.n_microbatches} x {self.samples}",
             self.schedule,
             self.hardware,
@@ -136,8 +143,8 @@ class Alternatives:
 
     @property
     def best(self) -> Alternative:
-        """The row that takes the least time for a sample; of equal ones the leanest."""
-        return min(self.rows, key=_rank)
+        """The row that can be run and takes the least time for a sample; of equal ones the leanest."""
+        return min((row for row in self.rows if not row.replicas), key=_rank)
 
     def verify(self) -> None:
         """Raise unless there are rows, each is sound, and the one taken is among them.
@@ -145,7 +152,9 @@ class Alternatives:
         Raises:
             PlanMismatchError: If not.
         """
-        if not self.rows or not (self.taken is None or 0 <= self.taken < len(self.rows)):
+        if all(row.replicas for row in self.rows) or not (
+            self.taken is None or 0 <= self.taken < len(self.rows)
+        ):
             raise PlanMismatchError(f"row {self.taken} of {len(self.rows)} alternatives was taken.")
         for row in self.rows:
             row.verify()
@@ -157,7 +166,8 @@ class Alternatives:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Alternatives:
         """Read what ``to_json`` wrote; verified."""
-        found = cls(tuple(Alternative(**row) for row in data["rows"]), data["taken"])
+        rows = ({**row, "replicas": tuple(row.get("replicas", ()))} for row in data["rows"])
+        found = cls(tuple(Alternative(**row) for row in rows), data["taken"])
         found.verify()
         return found
 
@@ -200,4 +210,4 @@ def _said(cells: Mapping[int, tuple[str, ...]], column: int) -> str:
 
 
 def _why_not(row: Alternative) -> str:
-    return f"  {row.refused}" if row.refused else ""
+    return f"  {row.refused}" if row.refused else "  to compare" if row.replicas else ""

@@ -15,7 +15,7 @@ import numpy as np
 from autopipe.partition.problem import Floats, Ints, Problem
 from autopipe.partition.replicas import MANY, Parts, Turns
 
-_POSITIONS = 700
+_POSITIONS = 400
 """Places of an order at which it may be cut, at most."""
 
 
@@ -117,21 +117,29 @@ class _Order:
         after = np.full(last + 1, MANY, dtype=np.int64)
         after[last] = 0
         onward = np.zeros(last + 1, dtype=np.int64)
+        whole = self._all_needed(target) if self.turns.problem.limit is None else None
         for i in range(last - 1, -1, -1):
-            reach = self._needed(i, target, after) + after
+            reach = (self._needed(i, target, after) if whole is None else whole[i]) + after
             onward[i] = reach.argmin()
             after[i] = min(int(reach[onward[i]]), MANY)
         if after[0] > n_devices:
             return None
         return self._traced(onward, after)
 
+    def _all_needed(self, target: float) -> Ints:
+        """Devices by first and last place of a segment."""
+        need = np.full(self.forward.shape, MANY, dtype=np.int64)
+        for m in range(self.turns.n_devices, 0, -1):
+            need[self.forward & (self.times[m - 1] <= target)] = m
+        return need
+
     def _needed(self, i: int, target: float, after: Ints) -> Ints:
+        """The same for one first place; what fits depends on the devices that come after."""
         need = np.full(len(self.at), MANY, dtype=np.int64)
         row = Parts(*(getattr(self.parts, name)[i] for name in Parts.__slots__))
         for m in range(self.turns.n_devices, 0, -1):
             good = self.forward[i] & (self.times[m - 1][i] <= target)
-            if self.turns.problem.limit is not None:
-                good &= self.turns.fits(row, m, np.minimum(after, self.turns.n_devices))
+            good &= self.turns.fits(row, m, np.minimum(after, self.turns.n_devices))
             need[good] = m
         return need
 

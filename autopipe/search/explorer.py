@@ -18,7 +18,7 @@ from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
 from autopipe.ir.schedule import Schedule
-from autopipe.partition import Objective, Rules, solve
+from autopipe.partition import Objective, Replicas, Rules, solve
 from autopipe.schedule import build, check_size, in_flight
 from autopipe.schedule.predict import predict
 from autopipe.search.crossing import transfers_between
@@ -145,6 +145,69 @@ class Explorer:
             memory_bytes=max(stage.memory_bytes for stage in partition.stages),
         )
         return Explored(row, hardware, schedule, partition)
+
+    def uneven(
+        self, n_devices: int, n_microbatches: int, samples: int, hardware: Hardware
+    ) -> Explored | None:
+        """Predict the best layout whose stages have replicas of their own.
+
+        Args:
+            n_devices: Devices.
+            n_microbatches: Of a step, dealt out to the replicas of a stage in turn.
+            samples: Samples of a microbatch.
+            hardware: Devices and links, all alike.
+
+        Returns:
+            The row: every stage once, and the slowest for each further microbatch; None where replicas are
+            the same in all stages, or where there is none.
+
+        Complexity: dynamic programming over a few linear orders.
+        """
+        limit = self._wishes.memory_limit_bytes
+        layout = self._laid_out(n_devices, n_microbatches, samples, hardware, None)
+        if layout is not None and limit is not None and max(s.memory_bytes for s in layout.stages) > limit:
+            layout = self._laid_out(n_devices, n_microbatches, samples, hardware, limit)
+        if layout is None or layout.n_devices < n_devices:
+            return None
+        stages, certificate = layout.stages, layout.certificate
+        replicas = tuple(stage.n_replicas for stage in stages)
+        if len(set(replicas)) == 1:
+            return None
+        through_ms = sum(stage.fwd_ms + stage.bwd_ms + stage.comm_ms for stage in stages)
+        row = Alternative(
+            len(stages),
+            1,
+            n_microbatches,
+            samples,
+            "1f1b",
+            hardware.name,
+            bottleneck_ms=certificate.bottleneck_ms,
+            lower_bound_ms=certificate.lower_bound_ms,
+            step_ms=through_ms + (n_microbatches - 1) * certificate.bottleneck_ms,
+            memory_bytes=max(stage.memory_bytes for stage in stages),
+            replicas=replicas,
+        )
+        return Explored(row, hardware)
+
+    def _laid_out(
+        self, n_devices: int, n_microbatches: int, samples: int, hardware: Hardware, limit: int | None
+    ) -> Partition | None:
+        graphs = self.graphs(hardware, samples)
+        if self._wishes.pin or len(graphs) > 1 or len(set(hardware.links)) > 1:
+            return None
+        try:
+            return solve(
+                graphs[0],
+                n_devices,
+                hardware=hardware,
+                memory_limit_bytes=limit,
+                together=self._wishes.together,
+                n_microbatches=n_microbatches,
+                replicas=Replicas(),
+                budget=0,
+            )
+        except PartitionError:
+            return None
 
     def _within_limit(
         self, free: Partition, shape: Shape, schedule: Schedule, hardware: Hardware

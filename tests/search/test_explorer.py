@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from autopipe.ir.alternatives import Alternative, Alternatives
 from autopipe.ir.cost_graph import CostGraph, CostNode
 from autopipe.ir.hardware import Hardware
 from autopipe.partition import solve
@@ -97,3 +100,25 @@ def test_a_step_that_is_too_long_to_predict_is_a_refused_row() -> None:
     found = Explorer(Counting(), Wishes()).explore(Shape(2, 1, 10**7, 1), "1f1b", WIRES)
     assert found.row.refused == "2 stages with 10000000 microbatches are too many."
     assert found.partition is None
+
+
+def test_stages_with_replicas_of_their_own_are_shown_to_compare() -> None:
+    long = CostNode("long", fwd_ms=6.0, out_bytes=100)
+    short = CostNode("short", fwd_ms=2.0, param_bytes=10**6)  # its replicas would take long to agree
+    graph = CostGraph.build([long, short], [("long", "short")])
+    found = Explorer(lambda hardware, samples: graph, Wishes()).uneven(4, 10, 1, WIRES)
+    assert found is not None
+    row = found.row
+    assert row.replicas == (3, 1)
+    assert row.n_devices == 4
+    assert row.bottleneck_ms == pytest.approx(2.1, rel=1e-6)
+    assert row.step_ms == pytest.approx(6.1 + 2.1 + 9 * 2.1, rel=1e-6)
+
+
+def test_a_layout_that_cannot_be_run_is_never_taken() -> None:
+    runs = Alternative(1, 2, 4, 1, "1f1b", "cpu", step_ms=8.0)
+    shown = Alternative(2, 1, 8, 1, "1f1b", "cpu", step_ms=1.0, replicas=(2, 1))
+    table = Alternatives((shown, runs), 1)
+    assert table.best == runs
+    assert "2+1" in str(table)
+    assert Alternatives.from_json(json.loads(json.dumps(table.to_json()))) == table

@@ -11,7 +11,7 @@ from autopipe.runtime.engine import Engine
 from autopipe.runtime.given_back import refusing_lost_changes
 from autopipe.runtime.group_engine import GroupEngine
 from autopipe.runtime.microbatches import StagedFor
-from autopipe.runtime.options import check_options
+from autopipe.runtime.options import check_meeting, check_options
 from autopipe.runtime.parted import remember_parted
 from autopipe.runtime.placed import remember_placed
 
@@ -36,9 +36,10 @@ def engine_for(
         ArgumentError: If an argument is wrong; nothing has been moved then.
     """
     staged_for = refusing_lost_changes(model, staged_for)
-    check_options({**options, "group": group, "devices": devices}, len(staged.stages))
+    check_meeting(group, options["timeout_s"])
     engine: Engine
     if group is None:
+        check_options({**options, "devices": devices}, len(staged.stages))
         engine = Engine(model, staged, staged_for, devices=devices, **options)
     else:
         engine = GroupEngine(model, staged, staged_for, group=group, devices=devices, **options)

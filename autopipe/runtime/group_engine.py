@@ -30,6 +30,7 @@ from autopipe.runtime.held_part import HeldPart
 from autopipe.runtime.layouts import layouts_of
 from autopipe.runtime.microbatches import StagedFor
 from autopipe.runtime.norms import clip_over_ranks
+from autopipe.runtime.options import check_options
 from autopipe.runtime.peers import Peers
 from autopipe.runtime.replicas import TiedCopies
 from autopipe.runtime.scalars import scalar_from, scalar_to
@@ -81,6 +82,7 @@ class GroupEngine(HeldPart, Engine):
         self._agreement = Agreement(model, self._peers)
         try:
             devices = _one_a_stage(devices, len(staged.stages))
+            check_options({**options, "devices": devices}, len(staged.stages))
             super().__init__(
                 model, staged, staged_for, n_ranks=n_ranks, devices=devices, timeout_s=timeout_s, **options
             )

@@ -11,11 +11,26 @@ from autopipe.errors import ArgumentError
 from autopipe.ir.integers import is_int
 
 
+def check_meeting(group: Any, timeout_s: Any) -> None:
+    """Check what an engine needs to meet the other ranks, and so to tell them what else is wrong.
+
+    Args:
+        group: A torch.distributed process group, or None.
+        timeout_s: After how long a rank that does not answer counts as lost.
+
+    Raises:
+        ArgumentError: Naming the argument, and what to give instead.
+    """
+    _check_group(group)
+    if not (is_int(timeout_s) or isinstance(timeout_s, float)) or not timeout_s > 0:
+        raise ArgumentError(f"timeout_s is {timeout_s!r}.", remedy="timeout_s=300, seconds")
+
+
 def check_options(options: Mapping[str, Any], n_stages: int) -> None:
     """Check the arguments of ``Pipeline.engine`` that can be judged by themselves.
 
     Args:
-        options: ``devices``, ``group``, ``n_microbatches``, ``batch_dims``, ``seed`` and ``timeout_s``.
+        options: ``devices``, ``n_microbatches``, ``batch_dims`` and ``seed``.
         n_stages: How many stages the pipeline has.
 
     Raises:
@@ -28,7 +43,6 @@ def check_options(options: Mapping[str, Any], n_stages: int) -> None:
           Try: n_microbatches=8, an int
     """
     _check_devices(options.get("devices"), n_stages)
-    _check_group(options.get("group"))
     n_microbatches, seed = options.get("n_microbatches"), options.get("seed")
     if n_microbatches is not None and not is_int(n_microbatches):
         raise ArgumentError(f"n_microbatches is {n_microbatches!r}.", remedy="n_microbatches=8, an int")
@@ -43,9 +57,6 @@ def check_options(options: Mapping[str, Any], n_stages: int) -> None:
             why="It says by the argument's name which dimension is the batch, or None.",
             remedy='batch_dims={"mask": None, "frames": 1}',
         )
-    timeout_s = options.get("timeout_s", 1)
-    if not (is_int(timeout_s) or isinstance(timeout_s, float)) or not timeout_s > 0:
-        raise ArgumentError(f"timeout_s is {timeout_s!r}.", remedy="timeout_s=300, seconds")
 
 
 def _check_devices(devices: Any, n_stages: int) -> None:

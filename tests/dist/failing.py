@@ -261,9 +261,18 @@ def leaving(rank: int, ranks: tuple[int, ...], culprit: int, how: str) -> dict[s
     return found
 
 
+OTHER_OPTIONS: dict[str, dict[str, Any]] = {
+    "microbatches": {"n_microbatches": 2},
+    "argument": {"loss_reduction": "median"},
+    "half a microbatch": {"n_microbatches": 2.5},
+    "device": {"devices": "cuda:77"},
+}
+
+
 def meeting(rank: int, ranks: tuple[int, ...], culprit: int, what: str) -> dict[str, Any]:
     """One rank differs, or fails, while the engine is made."""
-    pipe, options = split(), {"timeout_s": 2.0, "seed": 0}
+    pipe = split()
+    options: dict[str, Any] = {"timeout_s": 2.0, "seed": 0}
     if what == "size":
         pipe = split(n_ranks=2)
     elif rank == culprit:
@@ -282,10 +291,7 @@ def meeting(rank: int, ranks: tuple[int, ...], culprit: int, what: str) -> dict[
             pipe = split(pins=(0, 0, 2))
         if what == "mode":
             pipe.eval()
-        if what == "microbatches":
-            options["n_microbatches"] = 2
-        if what == "argument":
-            options["loss_reduction"] = "median"
+        options |= OTHER_OPTIONS.get(what, {})
     found = outcome(lambda: pipe.engine(group=_groups[ranks], **options))
     handshake.__version__ = autopipe.__version__
     if hasattr(split().model, "extra"):

@@ -104,6 +104,8 @@ def test_a_rank_that_leaves_is_named(crew: Crew, how: str, word: str) -> None:
         ("mode", "PlanMismatchError", "training is True on rank 0, False on rank 1"),
         ("microbatches", "PlanMismatchError", "n_microbatches is 4 on rank 0, 2 on rank 1"),
         ("argument", "ArgumentError", "there is no loss_reduction 'median'"),
+        ("half a microbatch", "ArgumentError", "n_microbatches is 2.5"),
+        ("device", "ArgumentError", "device cuda:77 is not there"),
     ],
 )
 def test_ranks_that_cannot_work_together_say_so_when_they_meet(

@@ -58,6 +58,25 @@ def test_smallest_module_is_opaque() -> None:
     )
 
 
+class NestedExperts(Routed):
+    """Experts that hold experts of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList([Block(), Block()])
+
+
+def test_of_nested_experts_the_outermost_that_branches_is_one_node_and_nothing_around_it() -> None:
+    inner = nn.Sequential(nn.Linear(6, 6), Block())
+    outer = Block()
+    outer.routed = NestedExperts()
+    traced = assert_agrees(nn.Sequential(nn.Sequential(inner), outer, nn.Linear(6, 3)), (X,), n_stages=(3,))
+    assert list(opaque_modules(traced)) == ["0.0.1.routed", "1.routed"]
+    assert {"0.0.0", "0.0.1.linear", "1.linear", "2"} <= set(calls(traced))
+    held = traced.info["_1_routed"].parameters
+    assert held == tuple(f"1.routed.{name}" for name, _ in NestedExperts().named_parameters())
+
+
 def test_opaque_argument_keeps_a_module_whole() -> None:
     model = nn.Sequential(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), nn.Linear(6, 3))
     traced = assert_agrees(model, (X,), opaque=lambda fqn: fqn == "0")

@@ -26,10 +26,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
+from autopipe.trace.asked_gradient import set_requires_grad
 from autopipe.trace.branches import DEPENDS_ON_DATA
 from autopipe.trace.data_dependent_number import DataDependentNumber, is_whole_number
-from autopipe.trace.effects import storage_of
-from autopipe.trace.glue import Apply, Spelled, asking_gradient, read_property
+from autopipe.trace.glue import Apply, Spelled, read_property
 from autopipe.trace.kernels import (
     CONVOLUTIONS,
     drops_nothing,
@@ -184,7 +184,7 @@ class _Functions(TorchFunctionMode):
         if name == "__set__":
             return self._set_property(func, *args)
         if func is torch.Tensor.requires_grad_:
-            return self._set_requires_grad(*args, *kwargs.values())
+            return set_requires_grad(self._interception.recorder, *args, *kwargs.values())
         if func is torch.Tensor.item and is_whole_number(args[0]):
             return self._number(args[0])
         if func is torch._C._set_grad_enabled:
@@ -211,27 +211,7 @@ class _Functions(TorchFunctionMode):
             raise CaptureError(
                 f"cannot see through the module: it sets .{name} of a tensor.", where=user_line()
             )
-        self._set_requires_grad(tensor, value)
-
-    def _set_requires_grad(self, tensor: torch.Tensor, wanted: bool = True) -> torch.Tensor:
-        """Record that a gradient is wanted from here on, such as for a checkpoint around what follows."""
-        recorder = self._interception.recorder
-        if tensor.requires_grad == wanted:
-            return tensor
-        node = recorder.values.node_of(tensor)
-        if not wanted or node.op in ("placeholder", "get_attr"):
-            what = "an argument or a buffer" if wanted else "a tensor"
-            raise CaptureError(
-                f"cannot see through the module: it sets .requires_grad of {what}.", where=user_line()
-            )
-        with self._interception.inside():
-            tensor.requires_grad_()
-        program, storage = recorder.program, storage_of(tensor)
-        asked = program.graph.call_function(asking_gradient, (node,))
-        program.describe(asked, "asking_gradient", tensor, {storage}, region=program.region())
-        program.effects.reads(storage, asked.name)
-        recorder.values.know(tensor, asked)
-        return tensor
+        set_requires_grad(self._interception.recorder, tensor, value)
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -82,7 +82,7 @@ class _Search:
     def __init__(self, problem: Problem, budget: int, lower: float = 0.0) -> None:
         self.problem, self.budget = problem, budget
         self.best = Incumbent(problem, lower)
-        self.searched: set[tuple[tuple[int, ...], bytes]] = set()
+        self.searched: set[tuple[bool, tuple[int, ...], bytes]] = set()
 
     def run(self) -> Found:
         self._orders()
@@ -125,6 +125,10 @@ class _Search:
     def _ladder(self) -> Stopped:
         """Relax a little first; less if that was too much, more if it was too little to be decided."""
         reach, best = Reach(self.problem), self.best
+        if self.problem.limit is not None:
+            self._rung(reach, Depth.LOOSE, limited=False)
+            if best.closed():
+                return Stopped.OPTIMAL
         stopped, _ = self._rung(reach, Depth.LOOSE)
         if stopped is Stopped.RELAXATION:
             stopped = self._fringe(reach)
@@ -148,11 +152,14 @@ class _Search:
                 return Stopped.RELAXATION if exempt and not self.best.closed() else stopped
             exempt |= culprits
 
-    def _rung(self, reach: Reach, depth: Depth, exempt: frozenset[int] = frozenset()) -> tuple[Stopped, Rung]:
+    def _rung(
+        self, reach: Reach, depth: Depth, exempt: frozenset[int] = frozenset(), *, limited: bool = True
+    ) -> tuple[Stopped, Rung]:
         """Search one relaxation: windows first, then all downsets, then windows of what blocks leave."""
-        relaxed = relax(self.problem, reach, self.best.upper, depth, exempt)
+        problem = self.problem if limited else replace(self.problem, limit=None)
+        relaxed = relax(problem, reach, self.best.upper, depth, exempt)
         rung = Rung(self.best, relaxed, reduce_problem(relaxed.problem))
-        same = relaxed.dropped, relaxed.problem.weight.tobytes()
+        same = limited, relaxed.dropped, relaxed.problem.weight.tobytes()
         if same in self.searched:
             return Stopped.RELAXATION, rung
         self.searched.add(same)

@@ -19,7 +19,7 @@ def test_answer_is_the_optimum_and_proven(graph: CostGraph, k: int, overlap: boo
     hardware = wires(2.0, overlap=overlap, latency_ms=0.25)
     optimum = oracles.best_bottleneck(graph, hardware, k, allow_empty=allow_empty)
     if optimum is None:
-        with pytest.raises(PartitionError, match="cut points are legal"):
+        with pytest.raises(PartitionError, match=r"(is|are) legal"):
             solve(graph, k, hardware=hardware, allow_empty=allow_empty)
         return
     certificate = solve(graph, k, hardware=hardware, allow_empty=allow_empty).certificate

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopipe.ir.cost_graph import CostGraph, CostNode
-from autopipe.partition import Objective, compile_problem
+from autopipe.partition import Objective, compile_problem, solve
 from autopipe.partition.blocks import fuse_blocks
 from autopipe.partition.lattice import build_lattice
 from autopipe.partition.polish import stage_loads
@@ -118,3 +118,22 @@ def test_two_items_that_a_stage_may_hold_alone_are_not_fused() -> None:
     graph = CostGraph.build(nodes, [("a", "b", False), ("a", "c"), ("b", "c")])
     problem = compile_problem(Objective(graph, wires(1.0), 4), allow_empty=True)
     assert optimum(fuse_blocks(problem).problem)[0] == pytest.approx(10.0)
+
+
+def two_towers(n: int) -> CostGraph:
+    """Two chains with nothing between them but their end."""
+    nodes, edges = [CostNode("z", fwd_ms=1.0)], [("a0", "a1")]
+    for tower, more in (("a", 0.0), ("b", 0.03)):
+        nodes += [
+            CostNode(f"{tower}{i}", fwd_ms=1.0 + i * 7 % 5 / 10 + more, out_bytes=6 + i % 3) for i in range(n)
+        ]
+        edges += [(f"{tower}{i}", f"{tower}{i + 1}") for i in range(n - 1)]
+        edges.append((f"{tower}{n - 1}", "z"))
+    return CostGraph.build([*nodes[1:], nodes[0]], edges[1:])
+
+
+@pytest.mark.parametrize("limit", [None, 2_000])
+def test_two_towers_are_proven_within_a_small_budget(limit: int | None) -> None:
+    partition = solve(two_towers(40), 12, hardware=wires(2.0), memory_limit_bytes=limit, budget=10_000_000)
+    assert partition.certificate.bottleneck_ms == pytest.approx(15.3)
+    assert partition.certificate.gap == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -130,4 +131,5 @@ def _versions() -> str:
 
 def _line(note: str) -> str:
     """One line of a note, without the folder that packages lie in."""
-    return " ".join(note.split()).replace(f"{sys.prefix}/", "").partition(" Try: ")[0]
+    without_folder = re.sub(r"\S*/site-packages/", "", " ".join(note.split()))
+    return without_folder.partition(" Try: ")[0]

@@ -1,10 +1,11 @@
-"""How long a plan takes, and how much memory: GPTs of 12, 48 and 96 blocks on meta, into 4, 8 and 16 stages.
+"""How long a plan takes, and how much memory: GPTs of 12, 48 and 96 blocks, and Llama 3 405B, all on meta.
 
 Every plan is made in a process of its own, so that its peak memory is its own and every first time counts.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -25,9 +26,22 @@ SIZES: dict[int, dict[str, int]] = {
 """GPT-2 small and GPT-2 XL (Radford et al. 2019, table 2), and GPT-3 (Brown et al. 2020, table 2.1)."""
 
 N_STAGES = (4, 8, 16)
+LLAMA = {
+    "hidden_size": 16384,
+    "num_hidden_layers": 126,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 8,
+    "intermediate_size": 53248,
+    "vocab_size": 128256,
+}
+"""Llama 3 405B (Grattafiori et al. 2024, table 3), as transformers builds it."""
+LLAMA_STAGES = 64
+LLAMA_LIMITS = {"capture": 25.0, "plan s": 45.0, "peak MiB": 1.5e9 / 2**20}
+"""Seconds and memory that its plan may take."""
 PHASES = {"pricing its nodes": "cost", "finding the best cuts": "partition"}
 METHOD = """\
-`models/gpt` with dropout in train mode, on meta, one microbatch of 4 sequences, `hardware="h100"`, 1F1B.
+`models/gpt` with dropout in train mode, on meta, one microbatch of 4 sequences, `hardware="h100"`, 1F1B;
+Llama 3 405B in bfloat16 by `transformers.LlamaConfig`, 4 sequences of 2048 tokens, where that is installed.
 One new process a plan, one thread; its first-time costs (modules that torch loads late) are in it,
 `import` is apart. Seconds are CPU seconds of that process, because the cores are shared; wall seconds are
 beside them. "partition" is the solver with its proof, the two baselines, the transfers and the predicted
@@ -45,13 +59,12 @@ def one(n_blocks: int, n_stages: int) -> dict[str, Any]:
     from autopipe.arguments import checked_choices
     from autopipe.planning import plan_for
     from autopipe.trace import capture
-    from models import gpt
 
     assert plan, "the whole road is loaded, as a user's import loads it"
+    make = gpt_of if n_blocks in SIZES else llama_of
     imported, memory_kib = time.process_time() - started, _peak_kib()
     with torch.device("meta"):
-        model = gpt.build(**SIZES[n_blocks])
-    tokens = torch.empty(4, SIZES[n_blocks]["context"], dtype=torch.long, device="meta")
+        model, tokens = make(n_blocks)
     unset: dict[str, Any] = dict.fromkeys(("n_ranks", "n_microbatches", "memory_limit", "pin"))
     rest = {"schedule": "1f1b", "cost": "roofline", "keep_together": (), "same_stage": (), "opaque": ()}
     choices = checked_choices(model, n_stages, hardware_choice="h100", **unset, **rest)
@@ -68,6 +81,25 @@ def one(n_blocks: int, n_stages: int) -> dict[str, Any]:
         "nodes": len(list(traced.compute_nodes())),
         "gap": made.partition.certificate.gap,
     }
+
+
+def gpt_of(n_blocks: int) -> tuple[Any, Any]:
+    """One of the GPTs, and its example."""
+    import torch
+
+    from models import gpt
+
+    return gpt.build(**SIZES[n_blocks]), torch.empty(4, SIZES[n_blocks]["context"], dtype=torch.long)
+
+
+def llama_of(n_blocks: int) -> tuple[Any, Any]:
+    """Llama 3 405B, and its example."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**{**LLAMA, "num_hidden_layers": n_blocks})
+    model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16).train()
+    return model, torch.empty(4, 2048, dtype=torch.long)
 
 
 def exported(n_blocks: int, _n_stages: int) -> dict[str, Any]:
@@ -114,6 +146,27 @@ def in_new_process(job: Callable[[int, int], dict[str, Any]], n_blocks: int, n_s
     return found
 
 
+def llama() -> tuple[Rows, str] | None:
+    """Plan Llama 3 405B, if there is transformers: its row beside its limits, and what was found."""
+    if importlib.util.find_spec("transformers") is None:
+        print("Llama 3 405B is left out: transformers is not installed.")
+        return None
+    found = in_new_process(one, LLAMA["num_hidden_layers"], LLAMA_STAGES)
+    plan_s = sum(found[phase] for phase in ("capture", "cost", "partition"))
+    took = {"capture": found["capture"], "plan s": plan_s, "peak MiB": found["peak_mib"]}
+    within = all(took[name] < limit for name, limit in LLAMA_LIMITS.items())
+    rows = [
+        ("Llama 3 405B", *(f"{value:.1f}" for value in took.values()), f"{found['wall']:.1f}"),
+        ("limit", *(f"{limit:.1f}" for limit in LLAMA_LIMITS.values()), ""),
+    ]
+    finding = (
+        f"Llama 3 405B, {found['nodes']} nodes in {LLAMA_STAGES} stages: {plan_s:.1f} CPU seconds, "
+        f"{found['peak_mib']:.0f} MiB at the peak, gap {found['gap']:.2%}; "
+        f"{'within' if within else 'NOT within'} its limits."
+    )
+    return Rows("Llama 3 405B", ("model", *took, "wall s"), rows), finding
+
+
 def main() -> None:
     """Make all plans, print the tables and write the record."""
     record = Record("planning", "Time and memory of a plan", "python -m tests.benchmarks.planning", METHOD)
@@ -150,10 +203,12 @@ def main() -> None:
     against = [
         (str(n), f"{typical[n]:.2f}", f"{exports[n]:.2f}", f"{typical[n] / exports[n]:.2f}") for n in SIZES
     ]
+    large = llama()
     record.write(
         [
             Rows("Each plan", columns, rows),
             Rows("Against torch.export", ("blocks", "plan s", "export s", "ratio"), against),
+            *([large[0]] if large else []),
         ],
         [
             f"{last} blocks: a plan takes {slowest:.1f} CPU seconds at most, and {memory:.0f} MiB; "
@@ -161,6 +216,7 @@ def main() -> None:
             f"{last // first} times the blocks take {typical[last] / typical[first]:.1f} times as long.",
             f"{last} blocks: a whole plan takes {typical[last] / exports[last]:.2f} times as long as the "
             "graph alone by torch.export.",
+            *([large[1]] if large else []),
         ],
     )
 

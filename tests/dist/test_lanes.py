@@ -32,11 +32,11 @@ def three() -> Iterator[Crew]:
 
 @pytest.mark.parametrize("case", [TIED, SKIPS], ids=lambda case: case[0])
 def test_training_over_lanes_is_that_of_one_process(three: Crew, case: tuple[Any, ...]) -> None:
-    assert all(three.run(laned.trains, case, False))
+    assert all(three.run(laned.trains, case, False, within_s=240))
 
 
 def test_ranks_that_share_a_device_have_no_lane(three: Crew) -> None:
-    assert three.run(laned.trains, TIED, True) == [0, 0, 0]
+    assert three.run(laned.trains, TIED, True, within_s=240) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("knows_layouts", [True, False])

@@ -110,12 +110,14 @@ class Windows:
             fresh = False
             self._thorough = turn > 1
             for j in range(1, self.k):
-                self.force(j)
+                if not self.force(j):
+                    return False
                 fresh |= self._refresh(j)
                 if not self._forward(j):
                     return False
             for j in range(self.k - 1, 0, -1):
-                self.force(j)
+                if not self.force(j):
+                    return False
                 fresh |= self._refresh(j)
                 if not self._backward(j):
                     return False
@@ -203,13 +205,14 @@ class Windows:
         prices, limit = (send, receive), 4 * self.target
         return cheapest_downset(level.inside, level.outside, self.reach.preds, nets, prices, weight, limit)
 
-    def force(self, j: int) -> None:
-        """Items that must be in or out because of what comes with them."""
+    def force(self, j: int) -> bool:
+        """Find the items that must be in, or out, for what comes with them; False if one must be both."""
         level, reach = self.levels[j], self.reach
         level.outside |= reach.before > level.heaviest + self.slack
         level.inside |= reach.total - reach.after < level.lightest - self.slack
         level.inside |= self.levels[j - 1].inside
         level.outside |= self.levels[j + 1].outside
+        return not bool((level.inside & level.outside).any())
 
     def charges(self, j: int, light: float) -> list[CutNet]:
         """The nets of a level with their sure charges, if no stage beside it weighs `light` or less."""

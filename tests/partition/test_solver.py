@@ -52,6 +52,12 @@ def test_pins_hold() -> None:
     assert partition.stage_of["n4"] == 2
 
 
+def test_pins_hold_where_a_better_split_would_break_them() -> None:
+    partition = solve(chain(6), 2, hardware=wires(), pin={"n0": 0, "n1": 1})
+    assert list(partition.stage_of.values()) == [0, 1, 1, 1, 1, 1]
+    assert partition.certificate.gap == 0.0
+
+
 _SOLVE_AND_PRINT = """
 from tests.partition.random_graphs import wires
 from tests.partition.test_solver import ladder

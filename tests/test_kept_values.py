@@ -121,7 +121,6 @@ def nested(self: Linears, x: torch.Tensor) -> Any:
         replaces_buffer_values,
         writes_after_a_cut,
         writes_through_views,
-        writes_argument,
         complex_crosses,
         integers_cross,
         dataclass,
@@ -133,6 +132,11 @@ def test_models_train_as_they_are(function: Any) -> None:
     pipe = assert_kept(lambda: Linears(function), n_stages=3 if function is writes_after_a_cut else 2)
     assert "table" not in pipe.state_dict()
     assert "total" in pipe.state_dict()
+
+
+def test_a_tensor_argument_is_written_for_the_caller_and_by_an_engine_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match=r"The forward writes into args\[0\]"):
+        assert_kept(lambda: Linears(writes_argument))
 
 
 class Cache:

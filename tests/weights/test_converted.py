@@ -13,7 +13,7 @@ from torch import nn
 
 import autopipe
 from autopipe.weights import checkpoint, materialize
-from tests.benchmarks.small_models import build
+from tests.benchmarks.small_models import build, configs
 
 transformers = pytest.importorskip("transformers")
 
@@ -41,7 +41,7 @@ def quiet() -> Any:
 
 def saved(name: str, folder: Path, **options: Any) -> nn.Module:
     """Save a model as transformers does it, no two values of a parameter the same."""
-    model = build(name, {})
+    model = build(name, next(iter(configs(getattr(transformers, name)))))
     with torch.no_grad():
         for fqn, parameter in model.named_parameters():
             if "embed_positions" not in fqn:

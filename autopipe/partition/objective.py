@@ -35,12 +35,6 @@ class MemoryRule:
     param_multiplier: float | None = None
     keeps_received: bool = True
 
-    def bytes_per_param_byte(self, hardware: Hardware) -> float:
-        """The multiplier on that hardware where all parameters are trained float32."""
-        if self.param_multiplier is not None:
-            return self.param_multiplier
-        return 2.0 + hardware.optimizer_bytes_per_param / ELEMENT_BYTES
-
     def held_bytes(self, owner: CostNode | TiedParam, hardware: Hardware) -> float:
         """Bytes of the parameters of a node, or of a tied one, with what training adds to them.
 
@@ -116,7 +110,6 @@ class Objective:
         for i, net in enumerate(self.nets):
             for pin in net.pins:
                 self._nets_of[pin].append(i)
-        self.param_multiplier = rules.memory.bytes_per_param_byte(hardware)
         self._check()
 
     def _check(self) -> None:

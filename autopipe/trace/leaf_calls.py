@@ -207,6 +207,8 @@ class LeafCalls:
             changes = any(inner is other for other, _ in changed)
             self._recorder.program.effects.uses_attribute(state, node, changes=changes)
         for inner, names in changed:
+            if type(inner).__module__.startswith("torch.nn."):
+                continue  # such as the weights in a list that an LSTM makes anew: nobody else reads them
             for name in names:
                 if name not in _OF_EVERY_MODULE and isinstance(vars(inner).get(name), _OWN):
                     self.has_news |= mark_volatile(inner, name)

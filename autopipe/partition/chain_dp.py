@@ -75,13 +75,18 @@ def _split_below(problem: Problem, order: Ints, below: float) -> tuple[float, In
             return np.inf, None
     if not best[n] < below:
         return np.inf, None
-    stage_of = np.empty(n, dtype=np.int64)
-    end = n
-    for s in reversed(range(k)):
+    return float(best[n]), stages_along(order, back)
+
+
+def stages_along(order: Ints, back: Ints) -> Ints:
+    """The stage of every item, by where each prefix's last stage begins: ``back`` is `[k + 1, n + 1]`."""
+    stage_of = np.empty(len(order), dtype=np.int64)
+    end = len(order)
+    for s in reversed(range(len(back) - 1)):
         start = int(back[s + 1, end])
         stage_of[order[start:end]] = s
         end = start
-    return float(best[n]), stage_of
+    return stage_of
 
 
 def allowed_ends(problem: Problem, place: Ints) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autopipe.partition.chain_dp import allowed_ends
+from autopipe.partition.chain_dp import allowed_ends, stages_along
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.segments import Segments, windows_of
 
@@ -44,10 +44,4 @@ def least_sum_of_order(problem: Problem, order: Ints, limit: float) -> Ints | No
         back[s + 1, first:last] = np.arange(first, last) - chosen
     if not np.isfinite(best[n]):
         return None
-    stage_of = np.empty(n, dtype=np.int64)
-    end = n
-    for s in reversed(range(k)):
-        start = int(back[s + 1, end])
-        stage_of[order[start:end]] = s
-        end = start
-    return stage_of
+    return stages_along(order, back)

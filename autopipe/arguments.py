@@ -16,8 +16,7 @@ from autopipe.globs import check_matches, checked_globs, checked_groups, checked
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.integers import is_int
 from autopipe.ir.plan import Plan
-from autopipe.partition.device_order import check_device_order
-from autopipe.partition.least_step import check_objective
+from autopipe.partition.choices import check_device_order, check_objective
 from autopipe.schedule import build
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -17,22 +17,8 @@ from autopipe.errors import ArgumentError, InfeasibleError
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.partition import Certificate, Partition
 
-ORDERS = ("given", "best")
-"""How devices that differ may be put in order."""
-
 MANY = 128
 """Orders that are tried, at most."""
-
-
-def check_device_order(device_order: str) -> None:
-    """Raise unless there is such a choice.
-
-    Raises:
-        ArgumentError: Names those that there are.
-    """
-    if device_order not in ORDERS:
-        known = " or ".join(f'"{name}"' for name in ORDERS)
-        raise ArgumentError(f"device_order={device_order!r} is unknown.", remedy=f"{known}.")
 
 
 def distinct_orders(kinds: Sequence[int]) -> Iterator[tuple[int, ...]]:

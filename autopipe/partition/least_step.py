@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from autopipe.errors import ArgumentError
 from autopipe.ir.partition import Partition
 from autopipe.partition.baselines import to_partition
 from autopipe.partition.objective import Objective
@@ -13,20 +12,6 @@ from autopipe.partition.problem import Problem
 from autopipe.partition.ranks import on_ranks
 from autopipe.partition.search import Found
 from autopipe.partition.step_time import search_step_time
-
-OBJECTIVES = ("bottleneck", "step_time")
-"""What may be least."""
-
-
-def check_objective(objective: str) -> None:
-    """Raise unless there is such an objective.
-
-    Raises:
-        ArgumentError: Names those that there are.
-    """
-    if objective not in OBJECTIVES:
-        known = " or ".join(f'"{name}"' for name in OBJECTIVES)
-        raise ArgumentError(f"objective={objective!r} is unknown.", remedy=f"{known}.")
 
 
 def least_step(

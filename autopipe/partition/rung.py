@@ -35,7 +35,6 @@ _CELLS = 200_000_000
 _NEAR = 1e-3
 """Gap below which the next target is just below the best split, not halfway."""
 
-
 _FEW = 4
 """Ends of a net up to which they count as near each other."""
 

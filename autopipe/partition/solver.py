@@ -14,9 +14,10 @@ from autopipe.ir.hardware import Hardware
 from autopipe.ir.integers import is_int
 from autopipe.ir.partition import Partition
 from autopipe.partition.baselines import to_partition
-from autopipe.partition.device_order import check_device_order, in_best_order
+from autopipe.partition.choices import check_device_order, check_objective
+from autopipe.partition.device_order import in_best_order
 from autopipe.partition.layouts import Unsuited, least_layout
-from autopipe.partition.least_step import check_objective, least_step
+from autopipe.partition.least_step import least_step
 from autopipe.partition.objective import MemoryRule, Objective, Rules
 from autopipe.partition.pins import check_pins
 from autopipe.partition.problem import compile_problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -38,6 +39,21 @@ def test_bubble_counts_compute_lanes_only() -> None:
         0,
         1,
     ]
+
+
+def test_spans_are_read_once_however_often_one_asks() -> None:
+    class Counted(tuple[Span, ...]):
+        n_readings = 0
+
+        def __iter__(self) -> Iterator[Span]:
+            Counted.n_readings += 1
+            return super().__iter__()
+
+    timeline = Timeline(Counted(TIMELINE.spans), n_ranks=2)
+    before = Counted.n_readings
+    assert {timeline.makespan_ms for _ in range(9)} == {8.0}
+    assert {timeline.busy_ms(1) for _ in range(9)} == {5.0}
+    assert Counted.n_readings == before
 
 
 def test_rank_without_spans_is_idle() -> None:

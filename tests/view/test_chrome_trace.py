@@ -7,6 +7,8 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from autopipe.ir.action import Op
 from autopipe.ir.timeline import Span, Timeline
 from autopipe.view import chrome_trace
@@ -71,6 +73,50 @@ def test_arrows_lead_from_each_send_to_its_receive() -> None:
 def test_labels_that_are_no_actions_have_no_arrows() -> None:
     trace = chrome_trace(Timeline((Span(0, 0, Op.SEND, 0, 0.0, 1.0, "copy"),), 1))
     assert [event["ph"] for event in trace["traceEvents"] if event["ph"] != "M"] == ["X"]
+
+
+def a_step(n_ranks: int, n_microbatches: int, n_values: int) -> Timeline:
+    """Return a step in which every rank computes, then sends several values, one after the other."""
+    spans = []
+    for rank in range(n_ranks):
+        for i in range(n_microbatches):
+            spans.append(Span(rank, rank, Op.F, i, i, i + 0.5, f"{rank}F{i}"))
+            for value in range(n_values):
+                start_ms = i + 0.5 + 0.5 * value / n_values
+                label = f"{rank}SEND_F{i}>{rank + 1}:a.long.name.of.a.value_{value}"
+                spans.append(Span(rank, rank, Op.SEND, i, start_ms, start_ms + 0.5 / n_values, label))
+    return Timeline(tuple(spans), n_ranks)
+
+
+def test_small_trace_leaves_nothing_out() -> None:
+    trace = chrome_trace(a_step(2, 5, 3))
+    assert trace["otherData"] == {}
+    assert sum(map(len, slices(trace).values())) == 2 * 5 * (1 + 3)
+
+
+@pytest.mark.parametrize(
+    ("step", "left_out", "names"),
+    [
+        ((2, 4, 8), "arrows, and values that go together one by one", ["0F0", "0F1", "0F2", "0F3"]),
+        ((2, 15, 2), "messages", [f"0F{i}" for i in range(15)]),
+        ((2, 60, 2), "messages, and the last 70 computes", [f"0F{i}" for i in range(25)]),
+    ],
+)
+def test_trace_of_a_long_step_is_bounded_and_says_so(
+    step: tuple[int, int, int], left_out: str, names: list[str]
+) -> None:
+    trace = chrome_trace(a_step(*step), most=50)
+    assert trace["otherData"] == {"left out": left_out}
+    assert [event["name"] for event in slices(trace)[0, 0]] == names
+    assert len([event for event in trace["traceEvents"] if event["ph"] != "M"]) <= 50
+
+
+def test_values_that_go_together_are_one_slice_as_long_as_all_of_them() -> None:
+    sent = slices(chrome_trace(a_step(1, 2, 10), most=20))[0, 1]
+    assert [(one["name"], one["ts"], one["dur"]) for one in sent] == [
+        ("0SEND_F0>1: 10 values", 500, 500),
+        ("0SEND_F1>1: 10 values", 1500, 500),
+    ]
 
 
 def test_trace_is_json_and_the_same_each_time() -> None:

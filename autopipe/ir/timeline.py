@@ -78,7 +78,6 @@ class Timeline:
     Args:
         spans: All spans; ``simulate`` gives them by start.
         n_ranks: How many ranks took part, also those without a span.
-        makespan_ms: Not given: the time from 0 to the last end; 0 without spans.
 
     Example:
         >>> spans = (Span(0, 0, Op.F, 0, 0.0, 1.0, "0F0"), Span(1, 1, Op.F, 0, 1.0, 2.0, "1F0"))
@@ -94,7 +93,7 @@ class Timeline:
 
     spans: tuple[Span, ...]
     n_ranks: int
-    makespan_ms: float = field(init=False, compare=False)
+    _makespan_ms: float = field(init=False, compare=False)
     _busy_ms: Mapping[tuple[int, str], float] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -102,8 +101,13 @@ class Timeline:
         busy_ms: dict[tuple[int, str], float] = defaultdict(float)
         for span in self.spans:
             busy_ms[span.rank, span.lane] += span.duration_ms
-        object.__setattr__(self, "makespan_ms", max((span.end_ms for span in self.spans), default=0.0))
+        object.__setattr__(self, "_makespan_ms", max((span.end_ms for span in self.spans), default=0.0))
         object.__setattr__(self, "_busy_ms", dict(busy_ms))
+
+    @property
+    def makespan_ms(self) -> float:
+        """Time from 0 to the last end; 0 without spans."""
+        return self._makespan_ms
 
     @property
     def bubble_fraction(self) -> float:

@@ -22,6 +22,7 @@ from autopipe.trace.dead import without_dead_nodes
 from autopipe.trace.eager_dropout import eager_dropout
 from autopipe.trace.fakes import fake_arguments, fake_weights
 from autopipe.trace.leaf_calls import LeafCalls
+from autopipe.trace.left_out_masks import masks_as_unsplit
 from autopipe.trace.located import LocatedShapeEnv
 from autopipe.trace.modes import Interception
 from autopipe.trace.program import Program, dtype_name
@@ -128,7 +129,8 @@ class Attempt:
         self._calls.interception = interception
         dispatch = enable_python_dispatcher()
         after = AfterCall(args, kwargs, fakes)
-        with dispatch, eager_dropout(), self._mode, interception.on(), self._calls.keeping_state():
+        masks = masks_as_unsplit(interception.function, lambda: interception.is_inside)
+        with dispatch, eager_dropout(), self._mode, interception.on(), self._calls.keeping_state(), masks:
             out = self._calls.run_root(args, kwargs)
         out_structure, holes = Structure.of(out)
         left = {id(hole): self._recorder.left_in_argument(hole) for hole in after.left()}

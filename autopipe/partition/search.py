@@ -82,7 +82,7 @@ class _Search:
     def __init__(self, problem: Problem, budget: int, lower: float = 0.0) -> None:
         self.problem, self.budget = problem, budget
         self.best = Incumbent(problem, lower)
-        self.searched: set[tuple[bool, tuple[int, ...], bytes]] = set()
+        self.searched: dict[tuple[bool, tuple[int, ...], bytes], tuple[Stopped, Rung]] = {}
 
     def run(self) -> Found:
         self._orders()
@@ -161,8 +161,7 @@ class _Search:
         rung = Rung(self.best, relaxed, reduce_problem(relaxed.problem))
         same = limited, relaxed.dropped, relaxed.problem.weight.tobytes()
         if same in self.searched:
-            return Stopped.RELAXATION, rung
-        self.searched.add(same)
+            return self.searched[same]
         stopped = rung.windows(self.budget // 10)
         self.budget -= rung.work
         if stopped is Stopped.BUDGET:
@@ -172,6 +171,7 @@ class _Search:
             if stopped is Stopped.BUDGET:
                 stopped = rung.windows(self.budget // 2)
             self.budget -= rung.work
+        self.searched[same] = stopped, rung
         return stopped, rung
 
     def _found(self, stopped: str) -> Found:

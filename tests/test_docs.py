@@ -12,6 +12,8 @@ from types import FunctionType
 import pytest
 
 from tests.api_page import docstring, parameters, public_members, render
+from tests.test_printed import n_blocks
+from tests.test_printed import pages as printed_pages
 
 ROOT = Path(__file__).parents[1]
 API_PAGE = ROOT / "docs" / "reference" / "api.md"
@@ -135,7 +137,17 @@ def python_blocks(page: Path) -> list[str]:
     return ["\n" * text.count("\n", 0, one.start(3)) + inspect.cleandoc("\n" + one[3]) for one in found]
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if python_blocks(page)], ids=page_id)
+def pages_with_python() -> list[Path]:
+    """Those whose blocks run here; test_printed runs the blocks of pages that show what they print."""
+    return [page for page in pages() if python_blocks(page) and page not in printed_pages()]
+
+
+def test_a_page_that_shows_what_it_prints_has_no_block_that_only_runs_here() -> None:
+    indented = [page_id(page) for page in printed_pages() if len(python_blocks(page)) != n_blocks(page)]
+    assert indented == []
+
+
+@pytest.mark.parametrize("page", pages_with_python(), ids=page_id)
 def test_python_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order and in one namespace, as a reader would type them; their files go to a temporary folder."""
     monkeypatch.chdir(tmp_path)

@@ -22,6 +22,11 @@ def pages() -> list[Path]:
     ]
 
 
+def n_blocks(page: Path) -> int:
+    """How many blocks of Python the page's test runs."""
+    return sum(block[1] == "python" for block in BLOCK.finditer(page.read_text("utf-8")))
+
+
 def test_the_tutorial_shows_what_it_prints() -> None:
     assert ROOT / "docs" / "tutorial.md" in pages()
 

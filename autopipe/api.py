@@ -73,7 +73,8 @@ def split(
         schedule: "1f1b" or "gpipe"; "auto" is the faster one.
         cost: "roofline" prices operations by FLOPs and bytes, on any machine; "measured" runs and times them.
         hardware: A name such as "h100" or "a100+infiniband", or a ``Hardware``. None: what the model lies on.
-        memory_limit: What a rank may hold, in bytes or as "16GiB".
+        memory_limit: What a rank may hold, in bytes or as "16GiB"; a stage that does not fit otherwise keeps
+            its inputs only, and runs its forward again in the backward.
         keep_together: Globs over FQNs; no cut falls inside a match.
         same_stage: Groups of globs; what a group matches shares one stage.
         opaque: Globs over FQNs; each match runs its own Python as one node.
@@ -173,7 +174,7 @@ def plan(
         cost: "roofline" prices operations by FLOPs and bytes, on any machine; "measured" runs and times them.
         hardware: A name such as "h100" or "a100+infiniband", or a ``Hardware``. None: what the model lies on.
         memory_limit: What a rank may hold, in bytes or as "16GiB". None: anything; with ``n_devices`` what
-            the device has.
+            the device has. A stage that does not fit otherwise runs its forward again in the backward.
         keep_together: Globs over FQNs; no cut falls inside a match.
         same_stage: Groups of globs; what a group matches shares one stage.
         opaque: Globs over FQNs; each match runs its own Python as one node.

@@ -199,6 +199,7 @@ class Pipeline:
             loss_reduction=loss_reduction,
             seed=seed,
             timeout_s=timeout_s,
+            recompute=self.plan.partition.running_twice,
         )
 
     def verify(self) -> Verification:
@@ -215,7 +216,9 @@ class Pipeline:
         from autopipe.verify import verify
 
         check_whole(self.model)
-        return verify(self.model, self._captures.staged_for, self._example, n_ranks=self.schedule.n_ranks)
+        n_ranks, again = self.schedule.n_ranks, self.plan.partition.running_twice
+        staged_for = self._captures.staged_for
+        return verify(self.model, staged_for, self._example, n_ranks=n_ranks, recompute=again)
 
     @property
     def schedule(self) -> Schedule:

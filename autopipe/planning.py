@@ -72,6 +72,7 @@ def plan_for(
             hardware=choices.hardware,
             in_flight=in_flight(schedule),
             memory_limit_bytes=choices.memory_limit_bytes,
+            allow_recompute=True,
             n_ranks=choices.n_ranks,
             pin=pins_of(traced, choices),
             together=groups_of(traced, choices),

@@ -61,7 +61,7 @@ class StageCost:
         return (
             f"stage {self.index}{replicas}: {self.n_nodes} nodes, fwd {self.fwd_ms:g} ms, "
             f"bwd {self.bwd_ms:g} ms, comm {self.comm_ms:g} ms, total {self.total_ms:g} ms, "
-            f"{self.memory_bytes} bytes"
+            f"{self.memory_bytes} bytes{', forward run again' if self.recompute else ''}"
         )
 
 
@@ -164,6 +164,11 @@ class Partition:
     def n_devices(self) -> int:
         """Devices of all stages together, replicas counted."""
         return sum(stage.n_replicas for stage in self.stages)
+
+    @property
+    def running_twice(self) -> tuple[int, ...]:
+        """The stages that run their forward again before the backward, because they do not fit otherwise."""
+        return tuple(stage.index for stage in self.stages if stage.recompute)
 
     def members(self, stage: int) -> tuple[str, ...]:
         """The nodes of one stage, in the order of the graph."""

@@ -82,6 +82,8 @@ class StageModule:
         fqns: FQNs of the leaves, then of the parameters and buffers used outside leaves, in program order.
         written: Names, in ``module``, of the parameters, buffers and constants that a forward writes, so that
             what still needs their old values has to keep a copy.
+        mutated: The same, with those that only torch's own modules see, such as the statistics of a
+            BatchNorm: what a second forward of a microbatch must not write again.
     """
 
     index: int
@@ -92,6 +94,7 @@ class StageModule:
     send: tuple[Port, ...]
     fqns: tuple[str, ...]
     written: tuple[str, ...] = ()
+    mutated: tuple[str, ...] = ()
 
     def verify(self) -> None:
         """Check arguments and results against the ports; a mismatch is a bug of autopipe."""

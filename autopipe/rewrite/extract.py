@@ -75,6 +75,7 @@ def _stage(traced: TracedModel, model: nn.Module, index: int, content: StageCont
         setattr(module, name, traced.constants[name])
     module.graph = _Clone(traced, content).graph()
     module.meta["device"] = traced.device
+    written = written_tensors(traced, model, content.nodes, module)
     return StageModule(
         index=index,
         module=module,
@@ -83,7 +84,8 @@ def _stage(traced: TracedModel, model: nn.Module, index: int, content: StageCont
         recv=content.recv,
         send=content.send,
         fqns=tuple(dict.fromkeys([*leaves, *own])),
-        written=written_tensors(traced, model, content.nodes, module),
+        written=written.seen,
+        mutated=written.all,
     )
 
 

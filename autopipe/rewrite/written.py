@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
@@ -10,13 +11,26 @@ from torch import fx, nn
 from autopipe.ir.traced import NodeInfo, TracedModel
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a stage writes, by its names in the module of the stage.
+
+    Parameters, buffers and constants, also views of what is written and tied ones.
+
+    Args:
+        all: Everything.
+        seen: Less what only torch's own modules see (the statistics of a BatchNorm): their backwards do not
+            read it.
+    """
+
+    all: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+
+
 def written_tensors(
     traced: TracedModel, model: nn.Module, nodes: Iterable[fx.Node], stage: nn.Module
-) -> tuple[str, ...]:
-    """Return the names, in the module of a stage, of what lies in memory that its nodes write.
-
-    What only torch's own modules see (the statistics of a BatchNorm) is left out: their backwards do not read
-    it.
+) -> Written:
+    """Find what lies in memory that the nodes of a stage write.
 
     Args:
         traced: The captured model.
@@ -25,19 +39,23 @@ def written_tensors(
         stage: Its module, the user's modules and tensors under it.
 
     Returns:
-        Names of parameters, buffers and constants, also of views of what is written and tied ones.
+        The names; O(parameters of the model) where anything is written.
     """
     calls = [node for node in nodes if node.op in ("call_module", "call_function")]
     known = [(node, traced.info[node.name]) for node in calls if node.name in traced.info]
     names = {name for _, info in known for name in info.writes}
+    if not names:
+        return Written()
     seen = {name for node, info in known if not _is_of_torch(traced, node) for name in _touched(info)}
-    if not names & seen:
-        return ()
     owned = {**_named_tensors(model), **traced.constants}
-    storages = {storage_of(owned[name]) for name in names & seen & owned.keys()}
     constants = {name: tensor for name, tensor in traced.constants.items() if hasattr(stage, name)}
     held = {**_named_tensors(stage), **constants}
-    return tuple(name for name, tensor in held.items() if storage_of(tensor) in storages)
+
+    def lying_with(written: Set[str]) -> tuple[str, ...]:
+        storages = {storage_of(owned[name]) for name in written & owned.keys()}
+        return tuple(name for name, tensor in held.items() if storage_of(tensor) in storages)
+
+    return Written(lying_with(names), lying_with(names & seen))
 
 
 def storage_of(tensor: torch.Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +64,7 @@ class Engine(HeldModel):
         loss_reduction: "mean" weighs each microbatch's loss by its samples, "sum" adds.
         seed: Of the random numbers; None: ``torch.initial_seed()``.
         timeout_s: How long a transport may wait for another process; there is none to wait for here.
+        recompute: Stages that keep only the inputs of a forward, and run it again before the backward.
 
     Raises:
         ArgumentError: If an argument is wrong; nothing has been moved then.
@@ -83,6 +84,7 @@ class Engine(HeldModel):
         loss_reduction: Reduction = "mean",
         seed: int | None = None,
         timeout_s: float = 300.0,
+        recompute: Collection[int] = (),
     ) -> None:
         """Check the arguments, then move every stage to its device."""
         n_stages = len(staged.stages)
@@ -93,6 +95,7 @@ class Engine(HeldModel):
         super().__init__(model, torch.initial_seed() if seed is None else seed)
         self._staged, self._is_open = staged, True
         self._reduction, self.timeout_s = loss_reduction, timeout_s
+        self._recompute = frozenset(recompute)
         self._cutter = Cutter(model, staged_for, n_microbatches, dict(batch_dims or {}))
         self._schedules = Schedules(schedule, n_stages, n_ranks)
         self._schedules.computes(n_microbatches)
@@ -179,7 +182,9 @@ class Engine(HeldModel):
         step = Step(batch, KeyedRandom(self._seed, self._step), transfers, objective, wants_output)
         schedule = self._schedules.with_messages(len(batch), transfers, trains=step.trains)
         workers = {
-            stage: StageWorker(stage, step, self._devices[stage], self._replicas)
+            stage: StageWorker(
+                stage, step, self._devices[stage], self._replicas, recomputes=stage in self._recompute
+            )
             for stage in self._stages_here()
         }
         self._stopwatch, self._last_schedule = Stopwatch(), schedule

@@ -20,14 +20,21 @@ import torch
 
 from autopipe.ir.stages import StageModule
 from autopipe.rewrite.written import storage_of
+from autopipe.runtime.replicas import Entry
 
 
 @dataclass(slots=True, eq=False)
-class _Saved:
+class Saved:
     """What autograd saved: an alias and its version at that time; or a copy, which nobody can modify."""
 
     tensor: torch.Tensor
     version: int | None
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Saved:
+        """Note an alias: the tensor itself would hold the graph that holds it."""
+        alias = tensor.detach()
+        return cls(alias, alias._version)
 
     def value(self) -> torch.Tensor:
         """Return the tensor, as autograd would without us.
@@ -52,13 +59,12 @@ class OldValues:
 
     def __init__(self, stage: StageModule) -> None:
         """Find the memory that the stage writes."""
-        tensors = [_tensor(stage, name) for name in stage.written]
-        self._written = {storage_of(tensor) for tensor in tensors}
-        self._saved: list[_Saved] = []
+        self._written = {storage_of(entry_named(stage, name).tensor) for name in stage.written}
+        self._saved: list[Saved] = []
 
     def hooks(self) -> AbstractContextManager[None]:
         """Return what is entered while the forward runs."""
-        return torch.autograd.graph.saved_tensors_hooks(self._pack, _Saved.value)
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, Saved.value)
 
     def own_results(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """Return the results, copied where they lie in memory that the next forward writes."""
@@ -76,10 +82,9 @@ class OldValues:
                 saved.tensor, saved.version = copies[place], None
         self._saved.clear()
 
-    def _pack(self, tensor: torch.Tensor) -> _Saved:
-        alias = tensor.detach()  # the tensor itself would hold the graph that holds it
-        saved = _Saved(alias, alias._version)
-        if self._is_written(alias):
+    def _pack(self, tensor: torch.Tensor) -> Saved:
+        saved = Saved.of(tensor)
+        if self._is_written(saved.tensor):
             self._saved.append(saved)
         return saved
 
@@ -87,8 +92,9 @@ class OldValues:
         return isinstance(value, torch.Tensor) and storage_of(value) in self._written
 
 
-def _tensor(stage: StageModule, name: str) -> torch.Tensor:
+def entry_named(stage: StageModule, name: str) -> Entry:
+    """Return the place of a parameter, buffer or constant in the module of a stage, by its name there."""
     prefix, _, attribute = name.rpartition(".")
-    found = getattr(stage.module.get_submodule(prefix), attribute)
-    assert isinstance(found, torch.Tensor)
-    return found
+    owner = stage.module.get_submodule(prefix)
+    mappings = (owner._parameters, owner._buffers, vars(owner))
+    return Entry(next(mapping for mapping in mappings if attribute in mapping), attribute)

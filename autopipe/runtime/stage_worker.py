@@ -22,6 +22,7 @@ from autopipe.rewrite.random_keys import enter_key
 from autopipe.runtime.keyed_random import LOSS_KEY
 from autopipe.runtime.old_values import OldValues
 from autopipe.runtime.replicas import TiedCopies
+from autopipe.runtime.run_again import RunAgain
 from autopipe.runtime.stage_call import call_stage
 from autopipe.runtime.step import Step
 
@@ -34,12 +35,14 @@ class _InFlight:
         leaves: Received values that require a gradient.
         roots: Sent values that require a gradient.
         loss: The weighted loss, on the last stage.
+        again: What the forward needs to run again, where the stage recomputes.
         gradients: Value -> reading stage -> the gradient that it sent back.
     """
 
     leaves: dict[str, torch.Tensor]
     roots: dict[str, torch.Tensor]
     loss: torch.Tensor | None
+    again: RunAgain | None
     gradients: dict[str, dict[int, torch.Tensor]] = field(default_factory=lambda: defaultdict(dict))
 
 
@@ -51,11 +54,15 @@ class StageWorker:
         step: What the step is about.
         device: Where the stage lives.
         replicas: Its tied tensors, if their owner lives elsewhere.
+        recomputes: Whether it keeps only the inputs of a forward, and runs it again before the backward.
     """
 
-    def __init__(self, index: int, step: Step, device: torch.device, replicas: TiedCopies) -> None:
+    def __init__(
+        self, index: int, step: Step, device: torch.device, replicas: TiedCopies, *, recomputes: bool = False
+    ) -> None:
         """Start with nothing received."""
         self.index, self.device = index, device
+        self._recomputes = recomputes and step.trains
         self._step, self._replicas = step, replicas
         self._received: dict[int, dict[str, Any]] = defaultdict(dict)
         self._to_send: dict[int, dict[str, Any]] = {}
@@ -74,7 +81,10 @@ class StageWorker:
         received = self._received.pop(microbatch, {})
         values = {**self._inputs(microbatch), **received}
         with self._running(microbatch), self._old_values_kept(stage) as own:
-            results = own(call_stage(stage, values))
+            again = RunAgain(stage, values) if self._recomputes else None
+            with again.hooks() if again is not None else nullcontext():
+                results = call_stage(stage, values)
+            results = own(results)
             is_last = self.index == step.n_stages - 1
             loss = self._finish(microbatch, {**values, **results}) if is_last else None
         sent = {value: results[value] for value, _ in step.sends[self.index] if value in results}
@@ -83,7 +93,7 @@ class StageWorker:
         if step.trains:
             roots = {value: tensor for value, tensor in sent.items() if _requires_grad(tensor)}
             leaves = {value: tensor for value, tensor in received.items() if _requires_grad(tensor)}
-            self._in_flight[microbatch] = _InFlight(leaves, roots, loss)
+            self._in_flight[microbatch] = _InFlight(leaves, roots, loss, again)
 
     def value_to_send(self, microbatch: int, value: str, peer: int) -> Any:
         """Return a result for one reader; after the last one it is kept only if its gradient needs it."""
@@ -113,6 +123,9 @@ class StageWorker:
             if by_reader := flight.gradients.get(value):
                 roots.append(root)
                 gradients.append(_summed(by_reader))
+        if roots and flight.again is not None:
+            with self._running(microbatch):
+                flight.again.run()
         if roots:
             with self._running(microbatch), _without_autocast():
                 torch.autograd.backward(roots, gradients)

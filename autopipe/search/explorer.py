@@ -237,6 +237,7 @@ class Explorer:
                     hardware=hardware,
                     in_flight=held,
                     memory_limit_bytes=limit,
+                    allow_recompute=True,
                     pin=self._wishes.pin,
                     together=self._wishes.together,
                     n_microbatches=shape.n_microbatches,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ def verify(
     *,
     n_ranks: int | None = None,
     schedules: Sequence[str] = ("1f1b", "gpipe"),
+    recompute: Collection[int] = (),
 ) -> Verification:
     """Run a split model against the model: on the example and on other numbers, in train and eval.
 
@@ -47,6 +48,7 @@ def verify(
         example: Positional and keyword arguments of one microbatch.
         n_ranks: Ranks that share the stages; None: one a stage.
         schedules: Names of the schedules that are run.
+        recompute: Stages that run their forward again before the backward.
 
     Returns:
         A report: prints as a certificate, or names the first value that differs.
@@ -64,7 +66,7 @@ def verify(
     passed: list[Passed] = []
     with untouched(model) as state, torch.inference_mode(False), torch.enable_grad():
         for flags, set_flags in _all_flags(model):
-            runs = Runs(model, staged_for, state, set_flags, example)
+            runs = Runs(model, staged_for, state, set_flags, example, recompute)
             n_stages = len(runs.staged(example).stages)
             every = _EveryComparison(runs, flags, example, n_ranks or n_stages, schedules)
             for compared in every.all():

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class Runs:
         state: The state that every run starts from.
         set_flags: Sets the training flags of the modules.
         example: A microbatch, which tells the batch dimensions.
+        recompute: Stages that run their forward again before the backward, where microbatches are in flight.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Runs:
         state: Untouched,
         set_flags: Callable[[], None],
         example: Call,
+        recompute: Collection[int] = (),
     ) -> None:
         """Run nothing yet."""
         self._model, self._state, self._set_flags = model, state, set_flags
-        self._example = example
+        self._example, self._recompute = example, recompute
         self._staged_for = staged_for
         self._whole: dict[int, tuple[StagedModel, StagedModel]] = {}
 
@@ -93,7 +95,7 @@ class Runs:
     ) -> Numbers:
         """Run the stages, the microbatches of a call by a schedule."""
         options = {"n_microbatches": n_microbatches, "schedule": schedule, "n_ranks": n_ranks}
-        return self._engine(self._staged_for, call, options, trains)
+        return self._engine(self._staged_for, call, {**options, "recompute": self._recompute}, trains)
 
     def staged(self, call: Call) -> StagedModel:
         """Return the stages that are right for a call."""

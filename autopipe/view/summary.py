@@ -6,7 +6,7 @@ Everything fits the width; where the terminal cannot print blocks, bars are made
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from autopipe.ir.plan import Plan
@@ -37,7 +37,7 @@ def summary(plan: Plan, *, width: int = 80, ascii_only: bool | None = None) -> s
     """
     plain = not _can_print(_EIGHTHS) if ascii_only is None else ascii_only
     lines = [*_table(plan, width, plain), *_ranks(plan), *_verdict(plan, width), *_comparison(plan, width)]
-    for note in plan.notes:
+    for note in [*_again(plan), *plan.notes]:
         lines += _wrapped(f"note: {note}", width)
     text = "\n".join(map(_printed, lines))
     return text.encode("ascii", "replace").decode("ascii") if plain else text
@@ -128,6 +128,15 @@ def _ranks(plan: Plan) -> list[str]:
         f" rank {rank}: stages {', '.join(map(str, stages))}, peak mem {format_bytes(peak[rank])}"
         for rank, stages in sorted(held.items())
     ]
+
+
+def _again(plan: Plan) -> Iterator[str]:
+    """Say which stages run their forward twice; their column of the backward contains the second."""
+    twice = plan.partition.running_twice
+    if twice:
+        which = f"stages {', '.join(map(str, twice))} keep" if len(twice) > 1 else f"stage {twice[0]} keeps"
+        run = "run their forwards" if len(twice) > 1 else "runs its forward"
+        yield f"to fit, {which} inputs only and {run} again in the backward"
 
 
 def _verdict(plan: Plan, width: int) -> list[str]:

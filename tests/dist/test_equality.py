@@ -74,6 +74,10 @@ def test_a_rank_may_leave_out_what_its_stages_do_not_read(two: Crew) -> None:
     assert any(two.run(training.leaves_out_tensors))
 
 
+def test_a_stage_that_does_not_fit_runs_again_in_its_process(two: Crew) -> None:
+    assert all(two.run(training.runs_forwards_again))
+
+
 def assert_parts(trained: list[list[str]]) -> None:
     """No two ranks train the same; together they have all but the two numbers that each has."""
     own = [{name for name in names if not name.startswith("_autopipe")} for names in trained]

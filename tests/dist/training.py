@@ -178,3 +178,28 @@ def leaves_out_tensors(rank: int) -> int:
         losses.append(out.loss)
     assert losses[0].equal(losses[1])
     return sum(tensor is None for tensor in given)
+
+
+def runs_forwards_again(rank: int) -> bool:
+    """Under a limit stage 0 recomputes; the gradients are those of one process that keeps everything."""
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32), nn.Dropout(0.3)) for _ in range(4)]
+    model, x = nn.Sequential(*blocks), torch.randn(8, 32)
+    state = state_of(model)
+    loose = autopipe.split(model, 2, (x.repeat(8, 1),), hardware="a100")
+    limit = max(stage.memory_bytes for stage in loose.plan.partition.stages) * 3 // 4
+    tight = autopipe.split(model, 2, (x.repeat(8, 1),), hardware="a100", memory_limit=limit)
+    assert tight.plan.partition.running_twice == (0,), rank
+    with loose.engine(seed=0, n_microbatches=4) as engine:
+        engine.step(x, loss_fn=lambda out: out.square().mean())
+    expected, statistics = gradients_of(model), dict(model.named_buffers())
+    expected_statistics = {name: value.clone() for name, value in statistics.items()}
+    put_back(model, state)
+    model.zero_grad()
+    with tight.engine(group=dist.group.WORLD, seed=0, n_microbatches=4) as engine:
+        engine.step(x, loss_fn=lambda out: out.square().mean())
+        mine = {fqn for fqn, _ in engine.named_parameters()}
+        held = {name: value for name, value in engine.state_dict().items() if name in statistics}
+    assert_close({fqn: gradients_of(model)[fqn] for fqn in mine}, {fqn: expected[fqn] for fqn in mine})
+    assert_close(held, {name: expected_statistics[name] for name in held})
+    return bool(mine)

@@ -194,13 +194,20 @@ class Peers:
             if isinstance(store_error, AutopipeError):
                 raise
             self._disconnect()
-            return EngineError(
-                "the store of the process group does not answer.",
-                f"rank {self.rank}",
-                f"{type(store_error).__name__}: {store_error}",
-                "look at the process that made the group, rank 0 or the launcher",
-            )
+            return self._without_store(error, store_error)
         return first
+
+    def _without_store(self, error: BaseException, store_error: Exception) -> EngineError:
+        """Say what is known where ranks can no longer tell each other: who keeps the store is lost."""
+        waited = f", in {error.waited_for}" if isinstance(error, PeerLost) else ""
+        own = "" if waited else f" This rank had failed: {type(error).__name__}: {error}"
+        return EngineError(
+            "the store of the process group does not answer.",
+            f"rank {self.rank}{waited}",
+            f"Who keeps it was killed, or cannot be reached: rank 0, or the launcher.{own}\n"
+            f"{type(store_error).__name__}: {str(store_error).strip().splitlines()[0]}",
+            "look at what rank 0 and the launcher wrote last",
+        )
 
     def _blame(self, error: BaseException) -> BaseException:
         mine = located(error, self.rank)

@@ -261,6 +261,29 @@ def leaving(rank: int, ranks: tuple[int, ...], culprit: int, how: str) -> dict[s
     return found
 
 
+class LostStore:
+    """Answers as the client of a TCPStore does whose server was killed."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def lost(*_: Any) -> Any:
+            raise dist.DistNetworkError("Failed to recv, got 0 bytes.")
+
+        return lost
+
+
+def without_store(rank: int, ranks: tuple[int, ...], culprit: int) -> dict[str, Any]:
+    """The store is lost, and one rank fails: the others cannot be told why."""
+    engine = split().engine(group=_groups[ranks], timeout_s=TIMEOUT_S, seed=0)
+    engine.step(X, LATE, loss_fn=judge)
+    engine._peers._cause._store = LostStore()
+    _calls.clear()
+    if rank == culprit:
+        _trap.update(at=("F", culprit, 1), fire=boom)
+    found = outcome(lambda: engine.step(X, LATE, loss_fn=judge))
+    engine.close()
+    return found
+
+
 OTHER_OPTIONS: dict[str, dict[str, Any]] = {
     "microbatches": {"n_microbatches": 2},
     "argument": {"loss_reduction": "median"},

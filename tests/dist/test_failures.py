@@ -93,6 +93,14 @@ def test_a_rank_that_leaves_is_named(crew: Crew, how: str, word: str) -> None:
     assert_together(found, "EngineError", "rank 2", word)
 
 
+def test_a_lost_store_ends_every_rank_and_each_says_where_it_was(crew: Crew) -> None:
+    found = crew.run(failing.without_store, ALL, 1, ranks=[*ALL])
+    assert_together(found, "EngineError", "the store", "rank 0, or the launcher", "DistNetworkError")
+    assert "had failed" in found[1]["text"]
+    assert "stage 1 failed in 1F1" in found[1]["text"]
+    assert "rank 2, in 2RECV_F1<1:" in found[2]["text"]
+
+
 @pytest.mark.parametrize(
     ("what", "kind", "word"),
     [

@@ -19,6 +19,7 @@ from torch.distributed import distributed_c10d as c10d
 from autopipe.errors import ArgumentError, AutopipeError, EngineError, PlanMismatchError
 from autopipe.runtime.answered import answered
 from autopipe.runtime.first_cause import FirstCause, PeerLost
+from autopipe.runtime.interfaces import check_interfaces
 from autopipe.runtime.lanes import Lanes
 
 _POLL_S = 0.002
@@ -84,6 +85,7 @@ class Peers:
         """Connect all ranks, if they are not connected."""
         if self._gloo is not None:
             return
+        check_interfaces()
         self.introduce(b"", "here")
         with answered("connecting", range(self.n_ranks)):
             self._gloo = dist.ProcessGroupGloo(self._here, self.rank, self.n_ranks, self._patience)

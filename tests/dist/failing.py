@@ -314,9 +314,12 @@ def meeting(rank: int, ranks: tuple[int, ...], culprit: int, what: str) -> dict[
             pipe = split(pins=(0, 0, 2))
         if what == "mode":
             pipe.eval()
+        if what == "address":
+            os.environ["GLOO_SOCKET_IFNAME"] = "nowhere0"
         options |= OTHER_OPTIONS.get(what, {})
     found = outcome(lambda: pipe.engine(group=_groups[ranks], **options))
     handshake.__version__ = autopipe.__version__
+    os.environ.pop("GLOO_SOCKET_IFNAME", None)
     if hasattr(split().model, "extra"):
         del split().model.extra
     split().train()

@@ -114,6 +114,7 @@ def test_a_lost_store_ends_every_rank_and_each_says_where_it_was(crew: Crew) -> 
         ("argument", "ArgumentError", "there is no loss_reduction 'median'"),
         ("half a microbatch", "ArgumentError", "n_microbatches is 2.5"),
         ("device", "ArgumentError", "device cuda:77 is not there"),
+        ("address", "EngineError", "rank 1, GLOO_SOCKET_IFNAME=nowhere0"),
     ],
 )
 def test_ranks_that_cannot_work_together_say_so_when_they_meet(

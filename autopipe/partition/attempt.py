@@ -75,7 +75,9 @@ class Within:
     work: int
 
 
-def levels_within(problem: Problem, reach: Reach, target: float, budget: int) -> Within:
+def levels_within(
+    problem: Problem, reach: Reach, target: float, budget: int, cap: int | None = None
+) -> Within:
     """Enumerate what a split whose stages all stay within a target can go through.
 
     Args:
@@ -83,13 +85,14 @@ def levels_within(problem: Problem, reach: Reach, target: float, budget: int) ->
         reach: Their closure.
         target: T, milliseconds.
         budget: Work in rows by items, about 1e7 a second.
+        cap: Partial downsets after which a level is given up.
 
     Returns:
         The levels: every such split is a chain through them.
 
     Complexity: as :func:`attempt`, without its dynamic programming.
     """
-    work = _Attempt(problem, reach, target, budget)
+    work = _Attempt(problem, reach, target, budget, cap or _LAST_CAP)
     verdict = work.prepare()
     return Within(work.windows, work.in_order() if verdict is None else None, verdict, work.work)
 
@@ -102,8 +105,10 @@ _LAST_CAP = 600_000
 
 
 class _Attempt:
-    def __init__(self, problem: Problem, reach: Reach, target: float, budget: int) -> None:
-        self.problem, self.reach, self.budget = problem, reach, budget
+    def __init__(
+        self, problem: Problem, reach: Reach, target: float, budget: int, cap: int = _LAST_CAP
+    ) -> None:
+        self.problem, self.reach, self.budget, self.cap = problem, reach, budget, cap
         self.windows = Windows(problem, reach, target)
         self.levels: dict[int, Downsets] = {
             0: lone_downset(self.windows, everything=False),
@@ -142,7 +147,7 @@ class _Attempt:
             j = self._enumerate(todo, cap)
             if j is None:
                 cap *= 8
-                if self.work > self.budget or cap > _LAST_CAP:
+                if self.work > self.budget or cap > self.cap:
                     return None
                 continue
             todo.discard(j)
@@ -174,7 +179,7 @@ class _Attempt:
                     return False
                 if not keep.all():
                     self.levels[j] = self.levels[j].keep(keep)
-                    self._learn(j)
+                    self.levels[j].narrow(self.windows, j)
             if not self.windows.tighten(rounds=2):
                 return False
             if sum(map(len, self.levels.values())) > 0.9 * before:
@@ -183,18 +188,5 @@ class _Attempt:
 
     def _settle(self, j: int) -> bool:
         """Learn from a level and narrow the windows beside it."""
-        self._learn(j)
+        self.levels[j].narrow(self.windows, j)
         return self.windows.tighten(rounds=2)
-
-    def _learn(self, j: int) -> None:
-        """Narrow the window of a level to what its downsets have in common."""
-        level, downsets = self.windows.levels[j], self.levels[j]
-        members = downsets.matrix()
-        level.inside[downsets.items[members.all(axis=0)]] = True
-        level.outside[downsets.items[~members.any(axis=0)]] = True
-        level.heaviest = min(level.heaviest, float(downsets.weight.max()))
-        level.lightest = max(level.lightest, float(downsets.weight.min()))
-        if not self.windows.overlap:
-            for r in range(len(level.most)):
-                level.most[r] = min(level.most[r], float(downsets.receive[r].max()))
-                level.least[r] = max(level.least[r], float(downsets.send[r].min()))

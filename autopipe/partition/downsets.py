@@ -13,14 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autopipe.partition.min_cut import CutNet
 from autopipe.partition.problem import Floats, Ints
 from autopipe.partition.reach import Bools
+from autopipe.partition.rows import Rows, Words
 from autopipe.partition.windows import Windows
-
-Words = NDArray[np.uint64]
 
 
 @dataclass(slots=True)
@@ -47,7 +45,7 @@ class Downsets:
         """Number of downsets."""
         return len(self.weight)
 
-    def keep(self, rows: Bools) -> Downsets:
+    def keep(self, rows: Bools | Ints) -> Downsets:
         """Only those rows."""
         return Downsets(
             self.items,
@@ -63,51 +61,28 @@ class Downsets:
         octets = self.bits.view(np.uint8).reshape(len(self), -1)
         return np.unpackbits(octets, axis=1, bitorder="little")[:, : len(self.items)].astype(bool)
 
+    def members(self) -> Bools:
+        """Membership of all items, `[rows, n]`."""
+        members = np.repeat(self.inside[None, :], len(self), axis=0)
+        members[:, self.items] = self.matrix()
+        return members
 
-class _Rows:
-    """The partial downsets: decided bits, weights and charges."""
+    def narrow(self, windows: Windows, j: int) -> None:
+        """Narrow the window of a level to what these downsets have in common."""
+        level, members = windows.levels[j], self.members()
+        level.inside |= members.all(axis=0)
+        level.outside |= ~members.any(axis=0)
+        level.heaviest = min(level.heaviest, float(self.weight.max()))
+        level.lightest = max(level.lightest, float(self.weight.min()))
+        if not windows.overlap:
+            for r in range(len(level.most)):
+                level.most[r] = min(level.most[r], float(self.receive[r].max()))
+                level.least[r] = max(level.least[r], float(self.send[r].min()))
 
-    def __init__(self, n_words: int, start: float, possible: float, constants: Floats) -> None:
-        self.bits: Words = np.zeros((1, n_words), dtype=np.uint64)
-        self.weight = np.full(1, start)
-        self.possible = np.full(1, possible)
-        self.send = constants[0][:, None].copy()
-        self.receive = constants[1][:, None].copy()
-
-    @classmethod
-    def of(cls, downsets: Downsets) -> _Rows:
-        """Complete rows."""
-        rows = object.__new__(cls)
-        rows.bits, rows.weight, rows.possible = downsets.bits, downsets.weight, downsets.weight
-        rows.send = downsets.send - downsets.weight
-        rows.receive = downsets.weight - downsets.receive
-        return rows
-
-    def take(self, rows: Bools | Ints) -> _Rows:
-        other = object.__new__(_Rows)
-        other.bits, other.weight, other.possible = self.bits[rows], self.weight[rows], self.possible[rows]
-        other.send, other.receive = self.send[:, rows], self.receive[:, rows]
-        return other
-
-    def join(self, other: _Rows) -> _Rows:
-        self.bits = np.concatenate([self.bits, other.bits])
-        self.weight = np.concatenate([self.weight, other.weight])
-        self.possible = np.concatenate([self.possible, other.possible])
-        self.send = np.concatenate([self.send, other.send], axis=1)
-        self.receive = np.concatenate([self.receive, other.receive], axis=1)
-        return self
-
-    def all_in(self, mask: Words) -> Bools:
-        result = np.ones(len(self.weight), dtype=bool)
-        for word in np.flatnonzero(mask).tolist():
-            result &= (self.bits[:, word] & mask[word]) == mask[word]
-        return result
-
-    def any_in(self, mask: Words) -> Bools:
-        result = np.zeros(len(self.weight), dtype=bool)
-        for word in np.flatnonzero(mask).tolist():
-            result |= (self.bits[:, word] & mask[word]) != 0
-        return result
+    def rows(self) -> Rows:
+        """The same as rows that are complete."""
+        weight = self.weight
+        return Rows(self.bits, weight, weight, self.send - weight, weight - self.receive)
 
 
 def lone_downset(windows: Windows, *, everything: bool) -> Downsets:
@@ -156,7 +131,7 @@ class Enumeration:
         """Which downsets of an earlier run the windows allow by now."""
         level = self.windows.levels[self.j]
         members = downsets.matrix()
-        rows = _Rows.of(downsets)
+        rows = downsets.rows()
         good = self._allowed(rows)
         good &= members[:, level.inside[downsets.items]].all(axis=1)
         good &= ~members[:, level.outside[downsets.items]].any(axis=1)
@@ -226,7 +201,13 @@ class Enumeration:
         windows = self.windows
         weight = windows.reach.weight
         start = float(weight[self.inside].sum())
-        rows = _Rows(self.n_words, start, start + float(weight[self.items].sum()), self.constants)
+        rows = Rows(
+            np.zeros((1, self.n_words), dtype=np.uint64),
+            np.full(1, start),
+            np.full(1, start + float(weight[self.items].sum())),
+            self.constants[0][:, None].copy(),
+            self.constants[1][:, None].copy(),
+        )
         for at, item in enumerate(self.items.tolist()):
             preds = [p for p in windows.reach.preds[item] if p in self.bit]
             open_rows = rows.all_in(self._mask(preds)) if preds else np.ones(len(rows.weight), dtype=bool)
@@ -253,7 +234,7 @@ class Enumeration:
             rows.weight - rows.receive,
         )
 
-    def _exclude(self, rows: _Rows, at: int, weight: float) -> None:
+    def _exclude(self, rows: Rows, at: int, weight: float) -> None:
         rows.possible -= weight
         for root, all_of, ends, r, send, receive in self.on_exclude[at]:
             charged = rows.all_in(root) if all_of else rows.any_in(root)
@@ -264,7 +245,7 @@ class Enumeration:
             if receive:
                 rows.receive[r] += receive * charged
 
-    def _include(self, rows: _Rows, at: int, weight: float) -> None:
+    def _include(self, rows: Rows, at: int, weight: float) -> None:
         for r, send, receive, earlier in self.on_include[at]:
             charged = ~rows.any_in(earlier)
             rows.send[r] += send * charged
@@ -272,11 +253,11 @@ class Enumeration:
         rows.bits[:, at // 64] |= np.uint64(1) << np.uint64(at % 64)
         rows.weight += weight
 
-    def _prune(self, rows: _Rows) -> _Rows:
+    def _prune(self, rows: Rows) -> Rows:
         good = self._allowed(rows)
         return rows if good.all() else rows.take(good)
 
-    def _allowed(self, rows: _Rows) -> Bools:
+    def _allowed(self, rows: Rows) -> Bools:
         """Rules (1) and (2) on every relaxation."""
         weight, possible = rows.weight, rows.possible
         good: Bools = (weight <= self.heaviest) & (possible >= self.lightest)

@@ -28,6 +28,8 @@ class Net:
         share: How often a microbatch: 1, or 1 / n_microbatches for a tied parameter.
         again: Readers in other stages compute it again, and nothing is sent.
         tied: It is a parameter: what arrives is a replica and counted as such, not as an activation.
+        kept_bytes: What a stage that does not make it keeps of it for one microbatch: a received value, or
+            what computing it again keeps.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Net:
     share: float = 1.0
     again: bool = False
     tied: bool = False
+    kept_bytes: int = 0
 
 
 def build_nets(graph: CostGraph, n_microbatches: int, recomputed: Collection[str] = ()) -> tuple[Net, ...]:
@@ -68,7 +71,18 @@ def build_nets(graph: CostGraph, n_microbatches: int, recomputed: Collection[str
         again = node.name in recomputed
         if len(pins[node.name]) > 1 and (node.out_bytes or node.grad_bytes or again):
             ends = tuple(sorted(pins[node.name]))
-            nets.append(Net(node.name, index[node.name], ends, node.out_bytes, node.grad_bytes, again=again))
+            kept = node.saved_bytes if again else node.out_bytes
+            nets.append(
+                Net(
+                    name=node.name,
+                    maker=index[node.name],
+                    pins=ends,
+                    out_bytes=node.out_bytes,
+                    grad_bytes=node.grad_bytes,
+                    again=again,
+                    kept_bytes=kept,
+                )
+            )
     for tied in graph.tied:
         ends = tuple(sorted({index[name] for name in tied.nodes}))
         if len(ends) > 1:

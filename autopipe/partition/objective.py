@@ -151,27 +151,28 @@ class Objective:
         sent = [net for net in cut if net.maker in inside]
         received = [net for net in cut if net.maker not in inside]
         send_ms = math.fsum(self.send_ms(net, stage) for net in sent)
-        recv_ms = math.fsum(self.recv_ms(net, stage) for net in received)
-        fwd_ms = math.fsum(nodes[i].fwd_ms for i in inside)
+        recv_ms = math.fsum(self.recv_ms(net, stage) for net in received if not net.again)
+        again_ms = math.fsum(self.recv_ms(net, stage) for net in received if net.again)
+        own_ms = math.fsum(nodes[i].fwd_ms for i in inside)
         bwd_ms = math.fsum(nodes[i].bwd_ms for i in inside)
         param_bytes = sum(nodes[i].param_bytes for i in inside) - self._double_counted(inside)
         saved_bytes = sum(nodes[i].saved_bytes for i in inside)
-        kept = sum(net.out_bytes for net in received if not net.again and not net.tied)
+        kept = sum(net.kept_bytes for net in received)
         kept = kept if self.rules.memory.keeps_received else 0
         fixed = self.held_bytes(inside)
         memory = math.ceil(fixed + self.in_flight[stage] * (saved_bytes + kept))
         recompute = self._recompute_helps(memory, saved_bytes)
         if recompute:
-            bwd_ms += fwd_ms
+            bwd_ms += own_ms
             memory = math.ceil(fixed + self.in_flight[stage] * kept + saved_bytes)
         return StageCost(
             index=stage,
-            fwd_ms=fwd_ms,
+            fwd_ms=own_ms + again_ms,
             bwd_ms=bwd_ms,
             recv_bytes=sum(net.out_bytes + net.grad_bytes for net in received if not net.again),
             send_bytes=sum(net.out_bytes + net.grad_bytes for net in sent if not net.again),
             comm_ms=recv_ms + send_ms,
-            total_ms=self.combine(fwd_ms + bwd_ms, recv_ms, send_ms),
+            total_ms=self.combine(own_ms + again_ms + bwd_ms, recv_ms, send_ms),
             param_bytes=param_bytes,
             saved_bytes=saved_bytes,
             in_flight=self.in_flight[stage],

@@ -236,8 +236,8 @@ def _arrays(objective: Objective, order: _Order, first: Ints, last: Ints, allow_
         for c, stage in enumerate(kinds):
             cin[at][c] += objective.recv_ms(net, stage)
             cout[at][c] += objective.send_ms(net, stage)
-        if objective.rules.memory.keeps_received and not net.again and not net.tied:
-            kept[at] += net.out_bytes
+        if objective.rules.memory.keeps_received:
+            kept[at] += net.kept_bytes
     weight = np.zeros((len(kinds), n))
     fwd = np.zeros((len(kinds), n))
     for c, stage in enumerate(kinds):

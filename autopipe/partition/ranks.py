@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autopipe.ir.partition import Partition
+from autopipe.ir.partition import Partition, StageCost
 
 
 def on_ranks(partition: Partition, n_ranks: int) -> Partition:
@@ -24,9 +24,14 @@ def on_ranks(partition: Partition, n_ranks: int) -> Partition:
     loads = [0.0] * n_ranks
     for stage, rank in zip(partition.stages, ranks, strict=True):
         loads[rank] += stage.total_ms
-    share = sum(stage.fwd_ms + stage.bwd_ms for stage in partition.stages) / n_ranks
+    share = sum(_needed_ms(stage) for stage in partition.stages) / n_ranks
     certificate = partition.certificate
     bound = min(max(certificate.lower_bound_ms, share), max(loads))
     stopped = "optimal" if bound == max(loads) else "virtual stages: bound by stages and by equal shares"
     certificate = replace(certificate, bottleneck_ms=max(loads), lower_bound_ms=bound, stopped_by=stopped)
     return replace(partition, rank_of_stage=ranks, certificate=certificate)
+
+
+def _needed_ms(stage: StageCost) -> float:
+    """Compute that some rank does in any split: without a second forward, which another split may spare."""
+    return stage.bwd_ms if stage.recompute else stage.fwd_ms + stage.bwd_ms

@@ -5,7 +5,7 @@
     Rung            relaxed, reduced      every bound holds for the whole problem
       windows  ask for better than the best until there is none
       fused    the same with blocks fused
-      sweep    the same if all downsets fit in memory
+      sweep    the same over all downsets if they fit in memory, else level by level
       bisect   the largest target that is proven impossible, where none of these ends in time
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from autopipe.partition.attempt import Verdict, attempt
 from autopipe.partition.blocks import fuse_blocks
+from autopipe.partition.frontier import walk
 from autopipe.partition.incumbent import RELATIVE, Incumbent
 from autopipe.partition.lattice import build_lattice
 from autopipe.partition.polish import stage_loads
@@ -34,6 +35,9 @@ _CELLS = 200_000_000
 
 _NEAR = 1e-3
 """Gap below which the next target is just below the best split, not halfway."""
+
+_TARGETS = 4
+"""A walk spends at most this part of its budget on one target."""
 
 _FEW = 4
 """Ends of a net up to which they count as near each other."""
@@ -91,13 +95,11 @@ class Rung:
         return Rung(self.best, self.relaxed, reduced)
 
     def sweep(self, budget: int) -> Stopped:
-        """If there are few enough downsets, sweep over all of them until the optimum is proven."""
+        """If there are few enough downsets, sweep over all of them until the optimum is proven, else walk."""
         best, problem = self.best, self.reduced.problem
-        if problem.overlap or problem.limit is not None:
-            return Stopped.BUDGET
         lattice = build_lattice(problem, min(_DOWNSETS, _CELLS // max(problem.n, 64)))
         if lattice is None:
-            return Stopped.BUDGET
+            return self._walk(budget)
         sweep = Sweep(problem, lattice)
         high, target = best.upper, best.below
         while True:
@@ -115,6 +117,30 @@ class Rung:
                 return Stopped.OPTIMAL if best.closed() else Stopped.RELAXATION
             near = high - best.lower < _NEAR * high
             target = high * (1 - RELATIVE) if near else (high + best.lower) / 2
+
+    def _walk(self, budget: int) -> Stopped:
+        """Close in on the optimum, target by target; what is not decided in time counts as possible."""
+        best, unknown, share = self.best, np.inf, budget // _TARGETS
+        high = best.upper
+        while self.work < budget:
+            top = min(high, unknown)
+            near = top - best.lower < _NEAR * top
+            if near and unknown < high:
+                break
+            target = high * (1 - RELATIVE) if near else (top + best.lower) / 2
+            path = walk(self.reduced.problem, self.reach, target, min(share, budget - self.work))
+            self.work += path.work
+            if not path.complete:
+                unknown = target
+            elif path.stage_of is None:
+                best.prove(target)
+            else:
+                self._lift(path.stage_of)
+                high = min(path.bottleneck_ms, best.upper)
+            if best.lower >= high * (1 - 2 * RELATIVE):
+                best.prove(high)
+                return Stopped.OPTIMAL if best.closed() else Stopped.RELAXATION
+        return Stopped.BUDGET
 
     def bisect(self, budget: int) -> None:
         """Look for the largest target that is proven impossible."""

@@ -80,7 +80,7 @@ def leanest(problem: Problem, budget: int) -> Found:
 
 class _Search:
     def __init__(self, problem: Problem, budget: int, lower: float = 0.0) -> None:
-        self.problem, self.budget = problem, budget
+        self.problem, self.budget, self.whole = problem, budget, budget
         self.best = Incumbent(problem, lower)
         self.searched: dict[tuple[bool, tuple[int, ...], bytes], tuple[Stopped, Rung]] = {}
 
@@ -139,7 +139,7 @@ class _Search:
             return stopped
         last, rung = self._rung(reach, Depth.ALL_SMALL)
         if last is Stopped.BUDGET:
-            rung.bisect(self.budget)
+            rung.bisect(max(self.budget, self.whole // 10))
         return last if last is Stopped.RELAXATION else stopped
 
     def _fringe(self, reach: Reach) -> Stopped:
@@ -167,9 +167,8 @@ class _Search:
         if stopped is Stopped.BUDGET:
             rung = rung.fused()
             rung.work = 0
-            stopped = rung.sweep(self.budget)
-            if stopped is Stopped.BUDGET:
-                stopped = rung.windows(self.budget // 2)
+            exact = problem.overlap or problem.limit is not None
+            stopped = rung.windows(self.budget // 2) if exact else rung.sweep(self.budget)
             self.budget -= rung.work
         self.searched[same] = stopped, rung
         return stopped, rung

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-
-import numpy as np
 
 from autopipe.errors import ArgumentError, PartitionError
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.integers import is_int
 from autopipe.ir.partition import Partition
-from autopipe.partition.baselines import to_partition
 from autopipe.partition.choices import check_device_order, check_objective
 from autopipe.partition.device_order import in_best_order
-from autopipe.partition.layouts import Unsuited, least_layout
-from autopipe.partition.least_step import least_step
-from autopipe.partition.objective import MemoryRule, Objective, Rules
-from autopipe.partition.pins import check_pins
-from autopipe.partition.problem import compile_problem
-from autopipe.partition.ranks import on_ranks
-from autopipe.partition.refusals import check_enough_items, check_items_fit, no_split
+from autopipe.partition.objective import MemoryRule, Rules
+from autopipe.partition.question import Question
 from autopipe.partition.replicas import Replicas
-from autopipe.partition.search import search
 
 BUDGET = 100_000_000
 """Work that a search does at most, unless the caller says otherwise."""
@@ -99,65 +89,28 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
     _check_counts(n_stages, n_ranks, memory_limit_bytes, budget)
     check_objective(objective)
     check_device_order(device_order)
-    if device_order == "best" and not isinstance(cost_graph, CostGraph):
-        one_order = partial(
-            solve,
-            n_stages=n_stages,
-            hardware=hardware,
-            in_flight=in_flight,
-            memory_limit_bytes=memory_limit_bytes,
-            n_ranks=n_ranks,
-            pin=pin,
-            together=[tuple(group) for group in together],
-            followers=followers,
-            n_microbatches=n_microbatches,
-            memory=memory,
-            allow_empty=allow_empty,
-            allow_recompute=allow_recompute,
-            objective=objective,
-            replicas=replicas,
-            budget=budget,
-        )
-        return in_best_order(cost_graph, n_stages, one_order)
-    for graph in (cost_graph,) if isinstance(cost_graph, CostGraph) else cost_graph:
-        graph.verify()
-    hardware.verify()
-    shares = _stages_a_rank(n_stages, n_ranks)
-    prices = Objective(
-        cost_graph,
-        hardware,
-        n_stages,
-        Rules(
+    question = Question(
+        n_stages=n_stages,
+        hardware=hardware,
+        rules=Rules(
             in_flight=None if in_flight is None else tuple(in_flight),
             n_microbatches=n_microbatches,
             memory=memory or MemoryRule(),
-            memory_limit_bytes=None if memory_limit_bytes is None else int(memory_limit_bytes) // shares,
+            memory_limit_bytes=None if memory_limit_bytes is None else int(memory_limit_bytes),
             allow_recompute=allow_recompute,
         ),
+        n_ranks=n_ranks,
+        pin=_checked_pins(pin or {}, n_stages),
+        together=tuple(tuple(group) for group in together),
+        followers=followers or {},
+        allow_empty=allow_empty,
+        objective=objective,
+        replicas=replicas,
+        budget=budget,
     )
-    if replicas is not None:
-        Unsuited(pin or {}, n_ranks, objective, allow_recompute).check(prices)
-    pins, groups = _checked_pins(pin or {}, n_stages), [tuple(group) for group in together]
-    problem = compile_problem(prices, together=groups, followers=followers, pin=pins, allow_empty=allow_empty)
-    if replicas is not None:
-        return least_layout(prices, problem, replicas, budget)
-    check_enough_items(prices, problem, groups)
-    check_pins(prices, problem, pins)
-    check_items_fit(prices, problem, shares)
-    found = search(problem, budget)
-    if found.stage_of is None:
-        raise no_split(prices, problem, shares, proven=bool(np.isinf(found.lower_bound_ms)))
-    if objective == "step_time":
-        return least_step(prices, problem, found, n_microbatches or 4 * n_stages, n_ranks or n_stages, budget)
-    partition = to_partition(
-        prices, problem, found.stage_of, found.method, found.lower_bound_ms, found.stopped_by
-    )
-    return on_ranks(partition, n_ranks or n_stages)
-
-
-def _stages_a_rank(n_stages: int, n_ranks: int | None) -> int:
-    """How many stages the fullest rank holds: each may have that share of its memory."""
-    return -(-n_stages // (n_ranks or n_stages))
+    if device_order == "best" and not isinstance(cost_graph, CostGraph):
+        return in_best_order(cost_graph, n_stages, question.answer)
+    return question.answer(cost_graph)
 
 
 def _checked_pins(pin: Mapping[str, int], n_stages: int) -> dict[str, int]:

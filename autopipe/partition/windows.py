@@ -24,6 +24,7 @@ followed at once; each is a relaxation of its own.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,11 @@ class Level:
     most: list[float]
     least: list[float]
 
+    def copy(self) -> Level:
+        """The same, to be narrowed apart from this."""
+        sides = self.inside.copy(), self.outside.copy()
+        return Level(*sides, self.heaviest, self.lightest, self.most.copy(), self.least.copy())
+
 
 class Windows:
     """Levels 0 to k for one target.
@@ -94,6 +100,14 @@ class Windows:
         self._cuts = [[[0.0] * 3 for _ in self.light] for _ in range(self.k + 1)]
         self.levels[0].outside[:] = True
         self.levels[self.k].inside[:] = True
+
+    def copy(self) -> Windows:
+        """The same levels, to be narrowed apart from these."""
+        other = copy(self)
+        other.levels = [level.copy() for level in self.levels]
+        other._size_then = self._size_then.copy()
+        other._cuts = [cuts.copy() for cuts in self._cuts]
+        return other
 
     def tighten(self, rounds: int = 4) -> bool:
         """Propagate forward and backward until nothing moves.

@@ -1,0 +1,117 @@
+"""What is asked of the solver, checked and apart from the graphs, so that it can be asked of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autopipe.ir.cost_graph import CostGraph
+from autopipe.ir.hardware import Hardware
+from autopipe.ir.partition import Partition
+from autopipe.partition.baselines import to_partition
+from autopipe.partition.layouts import Unsuited, least_layout
+from autopipe.partition.least_step import least_step
+from autopipe.partition.objective import Objective, Rules
+from autopipe.partition.pins import check_pins
+from autopipe.partition.problem import Problem, compile_problem
+from autopipe.partition.ranks import on_ranks
+from autopipe.partition.recomputed import without_idle, worth_recomputing
+from autopipe.partition.refusals import check_enough_items, check_items_fit, no_split
+from autopipe.partition.replicas import Replicas
+from autopipe.partition.search import search
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question; the arguments are those of ``solve``.
+
+    Args:
+        n_stages: Stages.
+        hardware: Devices and links.
+        rules: What counts; the memory limit is that of a rank.
+        n_ranks: Ranks that share the stages, None: one a stage.
+        pin: Node -> stage, counted from 0.
+        together: Groups that share a stage.
+        followers: Node -> the node whose stage it takes.
+        allow_empty: At most so many stages.
+        objective: What is to be least.
+        replicas: How replicas agree, where stages may have some.
+        budget: Work.
+    """
+
+    n_stages: int
+    hardware: Hardware
+    rules: Rules
+    n_ranks: int | None
+    pin: Mapping[str, int]
+    together: tuple[tuple[str, ...], ...]
+    followers: Mapping[str, str]
+    allow_empty: bool
+    objective: str
+    replicas: Replicas | None
+    budget: int
+
+    def answer(self, graphs: CostGraph | Sequence[CostGraph]) -> Partition:
+        """Solve for one graph, or for one a position.
+
+        Args:
+            graphs: What is cut.
+
+        Returns:
+            The partition with its certificate.
+
+        Raises:
+            ArgumentError: If choices do not go together.
+            PartitionError: If there is no such split; says why.
+        """
+        for graph in (graphs,) if isinstance(graphs, CostGraph) else graphs:
+            graph.verify()
+        self.hardware.verify()
+        prices = self._prices(graphs)
+        if self.replicas is not None:
+            unsuited = Unsuited(self.pin, self.n_ranks, self.objective, self.rules.allow_recompute)
+            unsuited.check(prices)
+        problem = compile_problem(
+            prices,
+            together=self.together,
+            followers=self.followers,
+            pin=self.pin,
+            allow_empty=self.allow_empty,
+        )
+        if self.replicas is not None:
+            found = least_layout(prices, problem, self.replicas, self.budget)
+        else:
+            found = self._least(prices, problem)
+        return without_idle(found, prices.graph) if found.recomputed else found
+
+    def _prices(self, graphs: CostGraph | Sequence[CostGraph]) -> Objective:
+        limit = self.rules.memory_limit_bytes
+        rules = replace(self.rules, memory_limit_bytes=None if limit is None else limit // self._shares)
+        prices = Objective(graphs, self.hardware, self.n_stages, rules)
+        again = worth_recomputing(prices)
+        if not again:
+            return prices
+        return Objective(graphs, self.hardware, self.n_stages, replace(rules, recomputed=again))
+
+    @property
+    def _shares(self) -> int:
+        """How many stages the fullest rank holds: each may have that share of its memory."""
+        return -(-self.n_stages // (self.n_ranks or self.n_stages))
+
+    def _least(self, prices: Objective, problem: Problem) -> Partition:
+        n_ranks = self.n_ranks or self.n_stages
+        check_enough_items(prices, problem, list(self.together))
+        check_pins(prices, problem, self.pin)
+        check_items_fit(prices, problem, self._shares)
+        found = search(problem, self.budget)
+        if found.stage_of is None:
+            raise no_split(prices, problem, self._shares, proven=bool(np.isinf(found.lower_bound_ms)))
+        if self.objective == "step_time":
+            n_microbatches = self.rules.n_microbatches or 4 * self.n_stages
+            return least_step(prices, problem, found, n_microbatches, n_ranks, self.budget)
+        partition = to_partition(
+            prices, problem, found.stage_of, found.method, found.lower_bound_ms, found.stopped_by
+        )
+        return on_ranks(partition, n_ranks)

@@ -1,0 +1,92 @@
+"""Partial downsets while they are built: packed bits, weights and charges, one row each."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopipe.partition.problem import Floats, Ints
+from autopipe.partition.reach import Bools
+
+Words = NDArray[np.uint64]
+
+
+class Rows:
+    """Partial downsets of one level.
+
+    Args:
+        bits: Which of the open items are in, `[rows, words]`.
+        weight: Compute time of what is in, `[rows]` ms.
+        possible: The same with everything that is not decided yet, `[rows]` ms.
+        send: Charges for sending, `[relaxations, rows]` ms.
+        receive: Charges for receiving, `[relaxations, rows]` ms.
+    """
+
+    def __init__(self, bits: Words, weight: Floats, possible: Floats, send: Floats, receive: Floats) -> None:
+        """Keep the columns."""
+        self.bits, self.weight, self.possible = bits, weight, possible
+        self.send, self.receive = send, receive
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.weight)
+
+    def take(self, rows: Bools | Ints) -> Self:
+        """Some of the rows."""
+        other = object.__new__(type(self))
+        other.bits, other.weight, other.possible = self.bits[rows], self.weight[rows], self.possible[rows]
+        other.send, other.receive = self.send[:, rows], self.receive[:, rows]
+        return other
+
+    def join(self, other: Self) -> Self:
+        """Add rows at the end."""
+        self.bits = np.concatenate([self.bits, other.bits])
+        self.weight = np.concatenate([self.weight, other.weight])
+        self.possible = np.concatenate([self.possible, other.possible])
+        self.send = np.concatenate([self.send, other.send], axis=1)
+        self.receive = np.concatenate([self.receive, other.receive], axis=1)
+        return self
+
+    def all_in(self, mask: Words) -> Bools:
+        """Rows that hold all items of a mask."""
+        result = np.ones(len(self), dtype=bool)
+        for word in np.flatnonzero(mask).tolist():
+            result &= (self.bits[:, word] & mask[word]) == mask[word]
+        return result
+
+    def any_in(self, mask: Words) -> Bools:
+        """Rows that hold some item of a mask."""
+        result = np.zeros(len(self), dtype=bool)
+        for word in np.flatnonzero(mask).tolist():
+            result |= (self.bits[:, word] & mask[word]) != 0
+        return result
+
+
+class Reached(Rows):
+    """Partial downsets that a stage leads to.
+
+    Args:
+        rows: The downsets.
+        begin: The row of the downset before the stage, `[rows]`.
+        cost: What the stage surely costs, `[rows]` ms.
+    """
+
+    def __init__(self, rows: Rows, begin: Ints, cost: Floats) -> None:
+        """Keep the columns."""
+        super().__init__(rows.bits, rows.weight, rows.possible, rows.send, rows.receive)
+        self.begin, self.cost = begin, cost
+
+    def take(self, rows: Bools | Ints) -> Self:
+        """Some of the rows."""
+        other = super().take(rows)
+        other.begin, other.cost = self.begin[rows], self.cost[rows]
+        return other
+
+    def join(self, other: Self) -> Self:
+        """Add rows at the end."""
+        super().join(other)
+        self.begin = np.concatenate([self.begin, other.begin])
+        self.cost = np.concatenate([self.cost, other.cost])
+        return self

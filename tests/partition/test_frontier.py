@@ -1,0 +1,101 @@
+"""Walking level by level keeps the optimum, whatever is halved on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autopipe.ir.cost_graph import CostGraph, CostNode
+from autopipe.partition import Objective, compile_problem, frontier, solve
+from autopipe.partition.frontier import walk
+from autopipe.partition.polish import stage_loads
+from autopipe.partition.problem import Problem
+from autopipe.partition.reach import Reach
+from tests import oracles
+from tests.partition.random_graphs import cost_graphs, wires
+
+
+def optimum(problem: Problem) -> float:
+    """The least bottleneck, by asking for better until there is nothing better."""
+    reach, best = Reach(problem), np.inf
+    while True:
+        path = walk(problem, reach, 1e6 if np.isinf(best) else best - 1e-6, 10**12)
+        assert path.complete
+        if path.stage_of is None:
+            return best
+        assert stage_loads(problem, path.stage_of).max() == pytest.approx(path.bottleneck_ms, abs=1e-9)
+        best = path.bottleneck_ms
+
+
+@pytest.mark.parametrize("together", [1, 3, 1000])
+@settings(max_examples=15, deadline=None)
+@given(
+    graph=cost_graphs(max_nodes=8, groups=True, tied=True),
+    k=st.integers(1, 4),
+    rate=st.sampled_from([0.5, 2.0, 9.0]),
+)
+def test_the_walk_finds_the_optimum_of_all_partitions(
+    together: int, graph: CostGraph, k: int, rate: float
+) -> None:
+    truth = oracles.best_bottleneck(graph, wires(rate), k, allow_empty=True)
+    problem = compile_problem(Objective(graph, wires(rate), k), allow_empty=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontier, "_NARROW", 1)  # windows alone, so that the walk has something left to do
+        patch.setattr(frontier, "_TOGETHER", together)
+        assert optimum(problem) == pytest.approx(truth, abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(cost_graphs(max_nodes=7, tied=True), st.data())
+def test_positions_that_differ_and_pins(graph: CostGraph, data: st.DataObject) -> None:
+    hardware = wires(4.0, 0.5)
+    name, stage = data.draw(st.sampled_from(list(graph.graph))), data.draw(st.integers(0, 2))
+    truth = min(
+        max(oracles.stage_ms(graph, hardware, stage_of, s, 12) for s in range(3))
+        for stage_of in oracles.all_partitions(graph, 3)
+        if stage_of[name] == stage
+    )
+    problem = compile_problem(Objective(graph, hardware, 3), allow_empty=True, pin={name: stage})
+    assert optimum(problem) == pytest.approx(truth, abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(cost_graphs(max_nodes=8), st.data())
+def test_backward_nodes_that_follow_their_forward_nodes(graph: CostGraph, data: st.DataObject) -> None:
+    names = list(graph.graph)
+    n_free = data.draw(st.integers(1, len(names)))
+    followers = {name: data.draw(st.sampled_from(names[:n_free])) for name in names[n_free:]}
+    truth = oracles.best_bottleneck(graph, wires(2.0), 3, allow_empty=True, followers=followers)
+    problem = compile_problem(Objective(graph, wires(2.0), 3), allow_empty=True, followers=followers)
+    assert optimum(problem) == pytest.approx(truth, abs=1e-9)
+
+
+def parallel_branches(n_cells: int, n_branches: int) -> CostGraph:
+    """Cells of unequal branches side by side, read by the next two cells: too many downsets to list."""
+    nodes, edges = [CostNode("cell0", fwd_ms=1.0, out_bytes=2)], []
+    for c in range(1, n_cells):
+        nodes.append(CostNode(f"cell{c}", fwd_ms=0.5, out_bytes=2))
+        for b in range(n_branches):
+            ends = f"in{c}{b}", f"out{c}{b}"
+            nodes[-1:-1] = [
+                CostNode(name, fwd_ms=1.0 + 0.1 * ((3 * c + b + at) % 5), out_bytes=1)
+                for at, name in enumerate(ends)
+            ]
+            source = f"cell{max(0, c - 1 - b % 2)}"
+            edges += [(source, ends[0]), ends, (ends[1], f"cell{c}")]
+    return CostGraph.build(nodes, edges)
+
+
+def test_parallel_branches_are_proven_optimal() -> None:
+    certificate = solve(parallel_branches(10, 6), 4, hardware=wires(0.5), allow_empty=True).certificate
+    assert certificate.stopped_by == "optimal"
+    assert certificate.gap == 0.0
+
+
+def test_a_small_budget_still_proves_more_than_a_fair_share() -> None:
+    graph = parallel_branches(10, 6)
+    share = sum(node.compute_ms for node in graph.nodes) / 8
+    certificate = solve(graph, 8, hardware=wires(0.5), allow_empty=True, budget=2_000_000).certificate
+    assert share * 1.01 < certificate.lower_bound_ms <= certificate.bottleneck_ms

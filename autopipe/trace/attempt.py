@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -72,7 +73,7 @@ class Attempt:
         """Choose the symbolic sizes; nothing runs before ``run``."""
         self._model, self._example = model, example
         device = example_device(model, list(example.tensors))
-        environment = LocatedShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        environment = LocatedShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=True)
         self._mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
         taken = frozenset(size for parameter in model.parameters() for size in parameter.shape)
         shapes = [tuple(tensor.shape) for tensor in example.tensors]
@@ -133,9 +134,25 @@ class Attempt:
         with dispatch, eager_dropout(), self._mode, interception.on(), self._calls.keeping_state(), masks:
             out = self._calls.run_root(args, kwargs)
         out_structure, holes = Structure.of(out)
+        self._refuse_unknown_sizes([*holes, *after.left()])
         left = {id(hole): self._recorder.left_in_argument(hole) for hole in after.left()}
         self._changed = after.changed(lambda hole: left[id(hole)], out)
         return out_structure, self._recorder.output(holes, list(left.values()) if self._changed else [])
+
+    def _refuse_unknown_sizes(self, holes: Iterable[Any]) -> None:
+        """Check that the microbatches of what the model returns can be merged.
+
+        Raises:
+            CaptureError: If values decide a size of it.
+        """
+        for hole in holes:
+            sizes = hole.shape if isinstance(hole, torch.Tensor) else [hole]
+            if any(map(self._sizes.is_decided_by_values, sizes)):
+                raise CaptureError(
+                    "the sizes of what the model returns depend on the values that it is given.",
+                    where=f"in {type(self._model).__qualname__}.forward",
+                    remedy="pad to a fixed size, or return a sum or a mean.",
+                )
 
     def _result(
         self, fakes: list[torch.Tensor], out: Structure, out_names: tuple[str | None, ...]
@@ -158,7 +175,7 @@ class Attempt:
             sizes=dict(sizes.example),
             derived_sizes=sizes.derived(),
             guards=sizes.guards(),
-            together=program.effects.together(alive),
+            together=program.effects.together(alive, program.of_unknown_size()),
             order=program.effects.order(alive),
             device=program.device,
             sets=self.writes,

@@ -12,7 +12,7 @@ in any stage. A storage that is written has two cases:
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -88,8 +88,8 @@ class Effects:
         if changes:
             self._changed.add(name)
 
-    def together(self, alive: set[str]) -> tuple[tuple[str, ...], ...]:
-        """Return the groups of nodes (among those alive) that must share a stage."""
+    def together(self, alive: set[str], besides: Iterable[Sequence[str]] = ()) -> tuple[tuple[str, ...], ...]:
+        """Return the groups of nodes (among those alive) that must share a stage, some for other reasons."""
         logs = [log for log in self._logs.values() if log.writers and len(log.tensors) > 1]
         groups = [[*log.makers, *log.writers] for log in logs]
         for storage, names in self._attributes.items():
@@ -98,7 +98,8 @@ class Effects:
                 # The next microbatch writes it again, so no view of it may leave: its readers stay with it.
                 groups.append([*log.makers, *log.writers, *log.all_readers, *log.readers])
         groups += [users for name, users in self._users.items() if name in self._changed]
-        return _merged([[name for name in group if name in alive] for group in groups])
+        every = [*groups, *besides]
+        return _merged([[name for name in group if name in alive] for group in every])
 
     def order(self, alive: set[str]) -> tuple[tuple[str, str], ...]:
         """Return the pairs (before, after) that must keep their order though no value passes."""

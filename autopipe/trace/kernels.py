@@ -44,6 +44,19 @@ _MATRIX_PRODUCTS: frozenset[Any] = frozenset(
 """Their fake kernels take tensors of several dtypes, their real ones do not."""
 
 
+_CTC_LOSS: Any = torch.ops.aten._ctc_loss.Tensor
+"""Has no fake kernel where the lengths are tensors, though they size only what it keeps for its backward."""
+
+
+def without_kernel(func: Any, args: tuple[Any, ...]) -> Any:
+    """Return fake results of an operator that has no fake kernel, or None: it has one."""
+    if func is not _CTC_LOSS:
+        return None
+    scores, classes = args[0], args[1]
+    n_times, n_rows = scores.shape[:2]
+    return scores.new_empty((n_rows,)), scores.new_empty((n_rows, n_times, 2 * classes.shape[-1] + 1))
+
+
 def running_statistics_written(func: Any, args: tuple[Any, ...]) -> list[torch.Tensor]:
     """Return the running statistics that a batch norm in training writes."""
     is_training = len(args) > _BATCH_NORM_TRAINING and args[_BATCH_NORM_TRAINING] is True

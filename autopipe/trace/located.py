@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from torch._guards import SLoc
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 from autopipe.trace.source import line_of_frame
 
 
 class LocatedShapeEnv(ShapeEnv):
     """Says of each guard, and of each size that turned out to be fixed, the user's file and line."""
+
+    def guard_or_defer_runtime_assert(  # type: ignore[override]  # the method is a cached one
+        self, orig_expr: Any, msg: str, fx_node: Any = None
+    ) -> bool:
+        """Evaluate a condition on sizes; one that only a run can answer has no single graph.
+
+        Raises:
+            GuardOnDataDependentSymNode: If it is on a size that the values of tensors decide.
+        """
+        is_ours = self.replace(orig_expr).free_symbols <= self.backed_var_to_val.keys()
+        if not is_ours and self._maybe_evaluate_static(orig_expr) is None:
+            raise GuardOnDataDependentSymNode(orig_expr, f"{orig_expr}: values decide this size")
+        return bool(super().guard_or_defer_runtime_assert(orig_expr, msg, fx_node))
 
     def _get_stack_summary(self, *_args: Any, **_kwargs: Any) -> tuple[SLoc, str]:
         return SLoc(line_of_frame(), None), ""

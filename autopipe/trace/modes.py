@@ -36,6 +36,7 @@ from autopipe.trace.kernels import (
     refuse_dtypes,
     running_statistics_written,
     storages_written,
+    without_kernel,
 )
 from autopipe.trace.recorder import Recorder
 from autopipe.trace.source import line_of_frame, user_line
@@ -233,7 +234,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func._schema.is_mutable:
             interception.recorder.note_written(storages_written(func, args, kwargs))
         if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
-            return func(*args, **kwargs)
+            made = without_kernel(func, args)
+            return func(*args, **kwargs) if made is None else made
         if torch.is_grad_enabled() != interception.grad_enabled:
             raise CaptureError(
                 f"cannot see through the module: {func} runs in a function that has a backward of its own.",

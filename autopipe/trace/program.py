@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx
 
+from autopipe.ir.structure import tensors_in
 from autopipe.ir.tensor import TensorSpec
 from autopipe.ir.traced import NodeInfo, Region
 from autopipe.trace.effects import Effects, storage_of
@@ -45,6 +46,7 @@ class Program:
         self.effects = Effects()
         self.sizes, self.device = sizes, device
         self.modules: list[str] = [""]
+        self._of_unknown_size: list[fx.Node] = []
         self._recompute = ""
         self._ordinals: dict[str, int] = {}
 
@@ -52,6 +54,15 @@ class Program:
         """Return what is known of a tensor."""
         shape = tuple(self.sizes.printed(size) for size in tensor.shape)
         return TensorSpec(shape, dtype_name(tensor.dtype), tensor.requires_grad)
+
+    def bound_sizes(self, out: Any, read: Sequence[torch.Tensor]) -> None:
+        """Note how large the tensors that a call returned can be, where values decide."""
+        for tensor in tensors_in(out):
+            self.sizes.bound(tensor, read)
+
+    def of_unknown_size(self) -> list[tuple[str, ...]]:
+        """Return groups that share a stage: who makes a value whose size values decide, and who reads it."""
+        return [(node.name, *(user.name for user in node.users)) for node in self._of_unknown_size]
 
     @contextmanager
     def checkpoint(self) -> Iterator[None]:
@@ -84,6 +95,8 @@ class Program:
         fqn = known.pop("fqn", self.modules[-1])
         key = f"{fqn}|{label}"
         ordinal = self._ordinals[key] = self._ordinals.get(key, -1) + 1
+        if any(self.sizes.is_decided_by_values(size) for tensor in tensors_in(out) for size in tensor.shape):
+            self._of_unknown_size.append(node)
         spec = self.spec(out) if isinstance(out, torch.Tensor) else None
         is_view = isinstance(out, torch.Tensor) and storage_of(out) in set(storages)
         known.setdefault("source", user_line())

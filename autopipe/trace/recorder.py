@@ -141,6 +141,7 @@ class Recorder:
         self.written.clear()
         out = run(*given[0], **given[1])
         self._refuse_hidden_results(given, read)
+        self.program.bound_sizes(out, read)
         written_to = _unique(t for t, before in zip(watched, versions, strict=True) if _version(t) != before)
         inside = {id(buffer) for buffer in buffers.values()} - {id(tensor) for tensor in read}
         changed = [tensor for tensor in written_to if id(tensor) not in inside]

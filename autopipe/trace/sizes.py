@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,7 +10,7 @@ from typing import Any, cast
 import sympy
 import torch
 from torch._dynamo.source import ConstantSource
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import DimDynamic, GuardOnDataDependentSymNode, ShapeEnv
 from torch.utils._sympy.printers import PythonPrinter
 
 from autopipe.ir.tensor import Size
@@ -83,6 +83,7 @@ class Sizes:
         self.hints: dict[str, int] = {}  # what the model runs at; a moved batch is larger than the example's
         self.example: dict[str, int] = {}
         self._names: dict[sympy.Symbol, sympy.Symbol] = {}
+        self._bounds: dict[sympy.Symbol, sympy.Expr] = {}
         batches = {shape[dim] for shape, dim in zip(shapes, batch_dims, strict=True) if dim is not None}
         self._open_batch = openness.batch and len(batches) == 1
         if self._open_batch:
@@ -134,19 +135,59 @@ class Sizes:
         expression = self.environment.replace(size.node.expr)
         return sorted(str(self._names[symbol]) for symbol in expression.free_symbols)
 
+    def is_decided_by_values(self, size: Any) -> bool:
+        """Whether a size is only known in a run, such as that of ``x[mask]``."""
+        if not isinstance(size, torch.SymInt):
+            return False
+        return not self.environment.replace(size.node.expr).free_symbols <= self._names.keys()
+
+    def bound(self, tensor: torch.Tensor, made_of: Iterable[torch.Tensor]) -> None:
+        """Note how large those sizes of a tensor can be that values decide: it is selected from others."""
+        counts = [self._count(other) for other in made_of] or [sympy.Integer(1)]
+        most = max(counts, key=lambda count: int(count.xreplace(self._hinted())))
+        for size in tensor.shape:
+            if isinstance(size, torch.SymInt):
+                for symbol in self.environment.replace(size.node.expr).free_symbols - self._names.keys():
+                    self._bounds.setdefault(symbol, most)
+
+    def _count(self, tensor: torch.Tensor) -> Any:
+        """Return the number of elements that a tensor has at most, over names."""
+        sizes = (size.node.expr if isinstance(size, torch.SymInt) else size for size in tensor.shape)
+        return sympy.Mul(*(self._named(self.environment.replace(sympy.sympify(size))) for size in sizes))
+
+    def _hinted(self) -> dict[sympy.Symbol, int]:
+        return {name: self.hints[str(name)] for name in self._names.values()}
+
+    def _named(self, expression: Any) -> Any:
+        return expression.xreplace(self._names).xreplace(self._bounds)
+
     def printed(self, size: Any) -> Size:
-        """Return an int as it is, and a symbolic size as a Python expression over names."""
-        return self.printed_number(size) if isinstance(size, torch.SymInt) else int(size)
+        """Return an int as it is, a symbolic size as a Python expression over names.
+
+        One that values decide is what it can be at most, which prices it; nothing else may count on it.
+        """
+        if not isinstance(size, torch.SymInt):
+            return int(size)
+        printed: Size = self._printed(self.environment.replace(size.node.expr), int)
+        return printed
 
     def printed_number(self, number: torch.SymInt | torch.SymFloat) -> Any:
-        """Return a symbolic number as a Python expression over names, or as the number that it is."""
+        """Return a symbolic number as a Python expression over names, or as the number that it is.
+
+        Raises:
+            GuardOnDataDependentSymNode: If it is made of a size that values decide.
+        """
         expression = self.environment.replace(number.node.expr)
-        if not expression.is_number:
-            return self._print(expression)
-        return int(expression) if isinstance(number, torch.SymInt) else float(expression)
+        if not expression.free_symbols <= self._names.keys():
+            raise GuardOnDataDependentSymNode(expression, "a size that the values of a tensor decide")
+        return self._printed(expression, int if isinstance(number, torch.SymInt) else float)
+
+    def _printed(self, expression: Any, number: type) -> Any:
+        named = self._named(expression)
+        return number(named) if named.is_number else self._print(named)
 
     def _print(self, expression: Any) -> str:
-        return str(_PlainPrinter().doprint(expression.xreplace(self._names)))
+        return str(_PlainPrinter().doprint(self._named(expression)))
 
     def guards(self) -> tuple[str, ...]:
         """Return what must hold of the sizes for the graph to be right, as Python expressions."""

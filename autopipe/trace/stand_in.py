@@ -125,7 +125,7 @@ class _Trials:
             CaptureError: If the sizes of the results depend on values.
             Exception: ``error``, if the call fails.
         """
-        if sum(map(self._nbytes, self._fakes)) > LIMIT_BYTES:
+        if sum(map(self._nbytes, self._fakes)) > LIMIT_BYTES or self._is_of_unknown_size():
             raise error
         try:
             with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.random.fork_rng(devices=[]):
@@ -144,6 +144,10 @@ class _Trials:
             raise error
         seen = [first, *(holes for _, holes in by_size)]
         return structure, [self._fake([holes[i] for holes in seen], error) for i in range(len(first))]
+
+    def _is_of_unknown_size(self) -> bool:
+        sizes = [size for fake in self._fakes for size in fake.shape]
+        return any(map(self._sizes.is_decided_by_values, sizes))
 
     def _trial(self, point: Mapping[str, int], value: int) -> tuple[Structure, list[Any]]:
         args, kwargs = map_tensors(lambda hole: self._real(hole, point, value), self._given)

@@ -52,7 +52,7 @@ def test_smallest_module_is_opaque() -> None:
     because = opaque_modules(traced)["0.routed"]
     assert because.startswith("it depends on data at ")
     assert "test_opaque.py:" in because
-    assert "rows = (choice == index).nonzero()" in because
+    assert "if rows.numel() > 0:" in because
     assert traced.info["_0_routed"].parameters == tuple(
         f"0.routed.{name}" for name, _ in Routed().named_parameters()
     )
@@ -120,7 +120,7 @@ class Found(nn.Module):
 
 
 def test_results_of_data_dependent_size_are_explained() -> None:
-    with pytest.raises(CaptureError, match="the sizes of what it returns depend on the values"):
+    with pytest.raises(CaptureError, match="the sizes of what the model returns depend on the val"):
         capture(nn.Sequential(nn.Linear(6, 6), Found(), nn.Linear(6, 6)), (X,))
 
 

@@ -261,6 +261,6 @@ def _split(
         traced = capture(model, *example, opaque=choices.is_opaque)
         chosen = made_before or _planned(model, traced, choices, example, say, schedule)
         say("building the stages")
-        captures = Captures(model, chosen.stage_of_key, choices.n_stages, choices.is_opaque)
+        captures = Captures(model, chosen.cut, choices.is_opaque)
         captures.add(traced, signature)
     return Pipeline(model, chosen, captures, example)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from autopipe.errors import ArgumentError, PlanMismatchError
+from autopipe.ir.cut import Cut
 from autopipe.ir.stages import StagedModel
 from autopipe.ir.structure import Structure
 from autopipe.ir.traced import TracedModel
@@ -25,16 +26,13 @@ class Captures:
 
     Args:
         model: The user's model.
-        stage_of_key: The plan: stage by node key.
-        n_stages: How many stages.
+        cut: Where the plan cuts.
         opaque: Says of a module's FQN whether the user wants it whole.
     """
 
-    def __init__(
-        self, model: nn.Module, stage_of_key: Mapping[str, int], n_stages: int, opaque: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, model: nn.Module, cut: Cut, opaque: Callable[[str], bool]) -> None:
         """Start with no capture."""
-        self._model, self._stage_of_key, self._n_stages, self._opaque = model, stage_of_key, n_stages, opaque
+        self._model, self._cut, self._opaque = model, cut, opaque
         self._known: list[tuple[Signature, list[StagedModel]]] = []
         self._hooks: frozenset[str] | None = None
 
@@ -45,7 +43,9 @@ class Captures:
 
     def add(self, traced: TracedModel, signature: Signature) -> StagedModel:
         """Cut a capture by the plan, and keep it."""
-        staged = rewrite(traced, self._model, assign(traced, self._stage_of_key), self._n_stages)
+        cut = self._cut
+        again = {name for name, info in traced.info.items() if info.key in cut.recomputed}
+        staged = rewrite(traced, self._model, assign(traced, cut.stage_of_key), cut.n_stages, again)
         for known, versions in self._known:
             if known == signature:
                 versions.append(staged)
@@ -55,11 +55,11 @@ class Captures:
             self._hooks = _with_hooks(signature)
         return staged
 
-    def cut_by(self, stage_of_key: Mapping[str, int]) -> Captures:
-        """Return the same captures, cut by another plan into as many stages; themselves if it is the same."""
-        if stage_of_key == self._stage_of_key:
+    def cut_by(self, cut: Cut) -> Captures:
+        """Return the same captures, cut by another plan; themselves if it cuts alike."""
+        if cut == self._cut:
             return self
-        found = Captures(self._model, stage_of_key, self._n_stages, self._opaque)
+        found = Captures(self._model, cut, self._opaque)
         for signature, versions in self._known:
             for staged in versions:
                 found.add(staged.traced, signature)

@@ -183,7 +183,7 @@ class Pipeline:
 
         if group is not None and self.plan.cost_source == "measured":
             self.plan = plan_of_rank_zero(self.plan, group, timeout_s)
-            self._captures = self._captures.cut_by(self.plan.stage_of_key)
+            self._captures = self._captures.cut_by(self.plan.cut)
         if n_microbatches is None and not isinstance(schedule, Schedule):
             n_microbatches = self.schedule.n_microbatches
         return engine_for(

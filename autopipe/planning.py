@@ -112,7 +112,7 @@ def assembled(
     Returns:
         The plan, with what others would have done and the predicted step.
     """
-    contents = contents_of(model, traced, partition.stage_of, choices.n_stages)
+    contents = contents_of(model, traced, partition)
     sizes = dict(sizes or traced.sizes)
     transfers = transfers_of(contents, sizes)
     timeline = predict(schedule, partition, transfers, choices.hardware)
@@ -133,12 +133,11 @@ def assembled(
     )
 
 
-def contents_of(
-    model: nn.Module, traced: TracedModel, stage_of: Mapping[str, int], n_stages: int
-) -> tuple[StageContent, ...]:
+def contents_of(model: nn.Module, traced: TracedModel, partition: Partition) -> tuple[StageContent, ...]:
     """Return what every stage consists of."""
     trained = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    return stage_contents(traced, stage_of, n_stages, values_with_gradient(traced, trained))
+    flows, again = values_with_gradient(traced, trained), frozenset(partition.recomputed)
+    return stage_contents(traced, partition.stage_of, partition.n_stages, flows, again)
 
 
 def transfers_of(contents: tuple[StageContent, ...], sizes: Mapping[str, int]) -> tuple[Transfer, ...]:

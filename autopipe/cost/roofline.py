@@ -14,14 +14,15 @@ import networkx as nx
 from torch import nn
 
 from autopipe.cost.operation import total_ms
-from autopipe.cost.walk import NodePrice, Walk, charge, priced_nodes
+from autopipe.cost.walk import Walk, charge, priced_nodes
 from autopipe.ir.cost_graph import CostGraph, CostNode, TiedParam
 from autopipe.ir.hardware import Hardware
+from autopipe.ir.repeatable import repeatable_units
 from autopipe.ir.tensor import evaluate_size
-from autopipe.ir.traced import NodeInfo, TracedModel
+from autopipe.ir.traced import TracedModel
 
 SMALL_BYTES = 1 << 16
-"""A value no larger than this is cheap to compute again, if no matrix is multiplied for it."""
+"""A table no larger than this may lie in every stage that computes a value from it."""
 
 FLOAT32_BYTES = 4
 """Of an element, where a cost node does not say how many are trained."""
@@ -56,8 +57,9 @@ def cost_graph(
     saved_bytes = charge(prices)
     named = model.named_parameters(remove_duplicate=False)
     parameters = dict(named)
-    together = _together(traced)
-    grouped = {name for group in together for name in group}
+    units = _recomputable(traced, model, known)
+    recomputable = {name for unit in units for name in unit}
+    together = _together(traced, units)
     nodes = []
     for name, price in prices.items():
         info = traced.info[name]
@@ -73,7 +75,7 @@ def cost_graph(
                 grad_bytes=out_bytes if info.spec and info.spec.requires_grad else 0,
                 param_bytes=sum(parameters[fqn].nbytes for fqn in info.parameters),
                 saved_bytes=saved_bytes[name],
-                recomputable=name not in grouped and _is_recomputable(info, price, out_bytes),
+                recomputable=name in recomputable,
                 **_trained([parameters[fqn] for fqn in info.parameters]),
             )
         )
@@ -87,17 +89,17 @@ def _all_sizes(traced: TracedModel, given: Mapping[str, int]) -> dict[str, int]:
     return sizes
 
 
-def _is_recomputable(info: NodeInfo, price: NodePrice, out_bytes: int) -> bool:
-    """Whether running the node again gives the same value, touches nothing, and is cheap."""
-    if info.spec is None or info.parameters or info.is_random or info.writes:
-        return False
-    if price.node.op == "call_module" and info.buffers:
-        return False
-    work = price.count.forward
-    if any(operation.flops for operation in work):
-        return False
-    casts = all(operation.name == "aten._to_copy" for operation in work)
-    return casts or not info.spec.requires_grad or out_bytes <= SMALL_BYTES
+def _recomputable(traced: TracedModel, model: nn.Module, sizes: Mapping[str, int]) -> list[frozenset[str]]:
+    """Return the repeatable nodes that bring no gradient back and need no large table where they run."""
+    nbytes = {fqn: buffer.nbytes for fqn, buffer in model.named_buffers(remove_duplicate=False)}
+    found = []
+    for unit in repeatable_units(traced):
+        infos = [traced.info[name] for name in unit]
+        made = max(info.spec.nbytes(sizes) if info.spec else 0 for info in infos)
+        tables = sum(nbytes.get(name, 0) for name in {name for info in infos for name in info.buffers})
+        if tables <= max(SMALL_BYTES, made) and not any(i.spec and i.spec.requires_grad for i in infos):
+            found.append(unit)
+    return found
 
 
 def _edges(traced: TracedModel) -> Iterator[tuple[str, str, bool]]:
@@ -111,12 +113,16 @@ def _edges(traced: TracedModel) -> Iterator[tuple[str, str, bool]]:
             yield before, after, False
 
 
-def _together(traced: TracedModel) -> list[tuple[str, ...]]:
-    """Groups that share a stage: the capture's, and a node that makes no single tensor with its readers."""
+def _together(traced: TracedModel, recomputable: Sequence[frozenset[str]]) -> list[tuple[str, ...]]:
+    """Groups that share a stage.
+
+    The capture's, a node that makes no single tensor with its readers, and what is repeated all or none.
+    """
     nodes = priced_nodes(traced)
     priced = {node.name for node in nodes}
     groups = [[name for name in group if name in priced] for group in traced.together]
     groups += [[n.name, *(user.name for user in n.users)] for n in nodes if traced.info[n.name].spec is None]
+    groups += [sorted(unit) for unit in recomputable]
     joined: nx.Graph[str] = nx.Graph()
     for group in groups:
         nx.add_path(joined, [name for name in group if name in priced])

@@ -16,6 +16,7 @@ from autopipe.errors import PlanMismatchError
 from autopipe.ir.action import Transfer
 from autopipe.ir.alternatives import Alternatives
 from autopipe.ir.cost_graph import CostGraph
+from autopipe.ir.cut import Cut
 from autopipe.ir.fingerprint import Fingerprint
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Certificate, Partition
@@ -79,6 +80,12 @@ class Plan:
             for name, key in self.keys.items()
             if name in self.partition.stage_of
         }
+
+    @property
+    def cut(self) -> Cut:
+        """Where it cuts, for any capture of the model."""
+        again = frozenset(self.keys[name] for name in self.partition.recomputed)
+        return Cut(self.n_stages, self.stage_of_key, again)
 
     def fqns_per_stage(self) -> list[list[str]]:
         """Return the FQNs of the modules of each stage, the form that torchtitan and others read."""

@@ -55,7 +55,7 @@ def worth_recomputing(prices: Objective) -> frozenset[str]:
 
 
 def without_idle(partition: Partition, graph: CostGraph) -> Partition:
-    """Leave out of what is recomputed the values that no other stage reads.
+    """Leave out of what is recomputed what no other stage reads; nodes that share a stage stay together.
 
     Args:
         partition: A split.
@@ -71,8 +71,10 @@ def without_idle(partition: Partition, graph: CostGraph) -> Partition:
         for reader, edge in graph.graph.adj[name].items():
             if edge["data"]:
                 here |= stages_of[reader] if reader in again else {partition.stage_of[reader]}
-    needed = tuple(name for name in partition.recomputed if len(stages_of[name]) > 1)
-    return replace(partition, recomputed=needed)
+    used = {name for name in again if len(stages_of[name]) > 1}
+    for group in graph.together:
+        used |= set(group) if used.intersection(group) else set()
+    return replace(partition, recomputed=tuple(name for name in partition.recomputed if name in used))
 
 
 @dataclass(frozen=True, slots=True)

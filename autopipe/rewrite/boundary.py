@@ -2,7 +2,8 @@
 
 A node that has a stage runs there and nowhere else. Every other node (a parameter, a constant, an expression
 over sizes) is light: it is repeated in each stage that reads it, and nothing is sent for it. Model inputs go
-straight to every stage that reads them.
+straight to every stage that reads them. A value that is recomputed has a stage, and is repeated in those that
+read it.
 
 ::
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from autopipe.errors import PartitionError
+from autopipe.ir.repeatable import repeatable_units
 from autopipe.ir.stages import Port
 from autopipe.ir.traced import TracedModel
 
@@ -54,19 +56,27 @@ class _Flow:
         readers: Node -> the stages whose nodes read it; the last stage also reads outputs that are light.
         outputs: The nodes behind the model's outputs.
         with_gradient: The values that gradients flow through.
+        again: Nodes that run at home and in every other stage that reads them.
     """
 
     home: Mapping[fx.Node, int]
     readers: Mapping[fx.Node, set[int]]
     outputs: frozenset[fx.Node]
     with_gradient: Set[str]
+    again: Set[str]
 
     def runs_in(self, node: fx.Node) -> set[int]:
-        return {self.home[node]} if node in self.home else self.readers[node]
+        if node not in self.home:
+            return self.readers[node]
+        return {self.home[node]} | (self.readers[node] if node.name in self.again else set())
 
 
 def stage_contents(
-    traced: TracedModel, stage_of: Mapping[str, int], n_stages: int, with_gradient: Set[str]
+    traced: TracedModel,
+    stage_of: Mapping[str, int],
+    n_stages: int,
+    with_gradient: Set[str],
+    recomputed: Set[str] = frozenset(),
 ) -> tuple[StageContent, ...]:
     """Find what each stage consists of and what crosses.
 
@@ -75,6 +85,8 @@ def stage_contents(
         stage_of: Node name -> stage, of every node that is not light.
         n_stages: How many stages; some may be empty.
         with_gradient: The values that gradients flow through.
+        recomputed: Nodes that run in every stage that reads them, where they can and carry no gradient: the
+            sum of the gradients of several copies would be rounded in another order.
 
     Returns:
         One entry a stage. O(nodes x arguments).
@@ -83,7 +95,10 @@ def stage_contents(
         PartitionError: If a stage is out of range, if a value flows to an earlier stage, or if a value that
             is no tensor would have to cross.
     """
-    flow = _flow(traced, stage_of, n_stages, with_gradient)
+    units = repeatable_units(traced) if recomputed else ()
+    possible = [unit for unit in units if unit <= recomputed and not unit & with_gradient]
+    again = frozenset[str]().union(*possible)
+    flow = _flow(traced, stage_of, n_stages, with_gradient, again)
     _check_writes(traced, flow)
     program = [node for node in traced.graph.nodes if node.op != "output"]
     crossings = [(node, dst) for node in program for dst in _crosses_to(flow, node, n_stages - 1)]
@@ -108,7 +123,13 @@ def stage_contents(
     return tuple(contents)
 
 
-def _flow(traced: TracedModel, stage_of: Mapping[str, int], n_stages: int, with_gradient: Set[str]) -> _Flow:
+def _flow(
+    traced: TracedModel,
+    stage_of: Mapping[str, int],
+    n_stages: int,
+    with_gradient: Set[str],
+    again: Set[str],
+) -> _Flow:
     """Walk the program backwards: a node passes on to its arguments the stages that it runs in."""
     names = {*traced.out_names, *(traced.changed.made if traced.changed is not None else ())}
     outputs = frozenset(node for node in traced.graph.nodes if node.name in names)
@@ -121,7 +142,7 @@ def _flow(traced: TracedModel, stage_of: Mapping[str, int], n_stages: int, with_
                     f"{node.name} is in stage {home[node]}, but there are {n_stages} stages."
                 )
     readers: dict[fx.Node, set[int]] = defaultdict(set)
-    flow = _Flow(home, readers, outputs, with_gradient)
+    flow = _Flow(home, readers, outputs, with_gradient, again)
     for node in outputs - home.keys():
         readers[node].add(n_stages - 1)
     for node in reversed(traced.graph.nodes):
@@ -162,7 +183,7 @@ def _is_light(traced: TracedModel, node: fx.Node, home: Mapping[fx.Node, int]) -
 
 
 def _crosses_to(flow: _Flow, node: fx.Node, last: int) -> list[int]:
-    if node not in flow.home:
+    if node not in flow.home or node.name in flow.again:
         return []
     readers = flow.readers[node] | ({last} if node in flow.outputs else set())
     return sorted(readers - {flow.home[node]})

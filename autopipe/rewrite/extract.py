@@ -6,7 +6,7 @@ Three steps, each a function of what the one before returned: find what each sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import torch
 from torch import fx, nn
@@ -22,7 +22,13 @@ from autopipe.rewrite.tied import tied_tensors, users_of_tensors
 from autopipe.rewrite.written import written_tensors
 
 
-def rewrite(traced: TracedModel, model: nn.Module, stage_of: Mapping[str, int], n_stages: int) -> StagedModel:
+def rewrite(
+    traced: TracedModel,
+    model: nn.Module,
+    stage_of: Mapping[str, int],
+    n_stages: int,
+    recomputed: Set[str] = frozenset(),
+) -> StagedModel:
     """Cut a captured model into stages with explicit ports.
 
     Args:
@@ -31,6 +37,7 @@ def rewrite(traced: TracedModel, model: nn.Module, stage_of: Mapping[str, int], 
         stage_of: Node name -> stage. A node that is not in it must be cheap and without effects, such as an
             expression over sizes: it is repeated in every stage that reads it.
         n_stages: How many stages; some may be empty.
+        recomputed: Nodes that run in every stage that reads them, where they can and carry no gradient.
 
     Returns:
         The stages, valid by ``StagedModel.verify``.
@@ -40,7 +47,7 @@ def rewrite(traced: TracedModel, model: nn.Module, stage_of: Mapping[str, int], 
     """
     trained = {fqn for fqn, parameter in model.named_parameters() if parameter.requires_grad}
     trained |= {leaf.name for leaf in traced.inputs if leaf.spec.requires_grad}
-    contents = stage_contents(traced, stage_of, n_stages, values_with_gradient(traced, trained))
+    contents = stage_contents(traced, stage_of, n_stages, values_with_gradient(traced, trained), recomputed)
     stages = tuple(_stage(traced, model, index, content) for index, content in enumerate(contents))
     users = users_of_tensors(model, stages)
     staged = StagedModel(

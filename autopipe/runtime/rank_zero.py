@@ -30,4 +30,4 @@ def plan_of_rank_zero(plan: Plan, group: dist.ProcessGroup, timeout_s: float) ->
     mine = json.dumps(plan.small().to_json()) if peers.rank == 0 else ""
     first = Plan.from_json(json.loads(peers.introduce(mine.encode(), "plan")[0]))
     first.check_model(plan.fingerprint, name="the plan of rank 0")
-    return plan if first.stage_of_key == plan.stage_of_key and first.schedule == plan.schedule else first
+    return plan if first.cut == plan.cut and first.schedule == plan.schedule else first

@@ -259,6 +259,7 @@ def _holding(
     """The same split under a schedule that keeps another number of microbatches."""
     if held == tuple(stage.in_flight for stage in partition.stages):
         return partition
-    rules = Rules(in_flight=held, n_microbatches=n_microbatches)
+    again = frozenset(partition.recomputed)
+    rules = Rules(in_flight=held, n_microbatches=n_microbatches, recomputed=again)
     objective = Objective(graphs, hardware, partition.n_stages, rules)
     return replace(partition, stages=objective.price_all(partition.stage_of))

@@ -41,7 +41,7 @@ def ways_of(
     pipe: Pipeline = autopipe.split(model.train(), N_STAGES, args, kwargs)
 
     def fresh() -> Captures:
-        return Captures(model, pipe.plan.stage_of_key, N_STAGES, lambda _fqn: False)
+        return Captures(model, pipe.plan.cut, lambda _fqn: False)
 
     known = fresh()
     model.eval()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,6 +25,7 @@ import autopipe
 from autopipe.pipeline import Pipeline
 from models import NAMES
 from models.protocol import Batch, ModelFile, load
+from tests.captured_once import captured_once
 from tests.plain_training import (
     Step,
     Training,
@@ -64,7 +66,8 @@ class Case:
 
     @classmethod
     def of(cls, name: str, n_stages: int, **size: Any) -> Case:
-        file, model = load(name), built(name, **size)
+        file, model = load(name), shared(name, tuple(size.items()))
+        put_back(model, values_of(model))
         pipe = autopipe.split(model, n_stages, *file.example(2))
         return cls(file, model, pipe, state_of(model))
 
@@ -87,10 +90,28 @@ def built(name: str, **size: Any) -> nn.Module:
     return load(name).build(**size)
 
 
+@cache
+def shared(name: str, size: tuple[tuple[str, Any], ...]) -> nn.Module:
+    """The model that all cases of these sizes split."""
+    return built(name, **dict(size))
+
+
+@cache
+def values_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What it was built with."""
+    return state_of(model)
+
+
 def quiet(file: ModelFile) -> nn.Module:
     """The model with its random operations off."""
     name = file.__name__.rpartition(".")[2]
     return built(name, **random_sizes(name))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _captured_once() -> Iterator[None]:
+    with captured_once():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -185,9 +185,8 @@ class Walk:
         return NodePrice(node, count, tuple(self._storages[id(there[kind][i])] for kind, i in count.saved))
 
     def _taken_out(self, node: fx.Node, info: NodeInfo) -> NodePrice:
-        """One of several outputs of a node that could not run: free, and known by its spec."""
-        assert info.spec is not None, f"{node.name} reads a value that nothing is known of"
-        self._values[node] = self._template(info.spec, ("node", node.name))
+        """One of several outputs of a node that could not run, known by its spec, or a check of all: free."""
+        self._values[node] = self._template(info.spec, ("node", node.name)) if info.spec else UNKNOWN
         return NodePrice(node, Count(forward=()))
 
     def _count(self, target: Any, call: Any, info: NodeInfo) -> Count:

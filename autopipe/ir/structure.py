@@ -180,6 +180,11 @@ class Structure:
         assert len(self.leaves) == self.tree.num_leaves, f"{len(self.leaves)} leaves for {self.tree}"
 
     @property
+    def plain(self) -> tuple[Any, ...]:
+        """The tree and its plain values, without what objects hold besides tensors."""
+        return (self.tree, *(None if isinstance(leaf, _Object) else leaf for leaf in self.leaves))
+
+    @property
     def n_holes(self) -> int:
         """How many tensors were taken out."""
         return len(self.paths)

@@ -118,6 +118,7 @@ class Attempt:
             for index, fake in enumerate(fakes):
                 self._recorder.arguments.input_placeholder(f"in_{index}", fake)
                 self._recorder.indices.know(fake, self._example.tensors[index])
+                values.exemplify(f"in_{index}", self._example.tensors[index])
             with fake_weights(self._model, self._mode, program.device, values):
                 out_structure, out_names = self._run_model(fakes)
         if self._calls.found or self._calls.has_news:

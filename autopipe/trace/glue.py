@@ -67,17 +67,20 @@ class Rebuild:
 
 
 class Expected:
-    """Checks what a leaf with forward hooks returns: they do not run during capture, and may change it.
+    """Checks what a leaf returns where the capture may err: hooks change it, or it was learnt by trial.
 
     Args:
         fqn: The leaf.
         structure: Of what its forward returned during capture.
         specs: The tensors in it.
+        is_learnt: Whether it was learnt by trial, on other values.
     """
 
-    def __init__(self, fqn: str, structure: Structure, specs: tuple[TensorSpec, ...]) -> None:
+    def __init__(
+        self, fqn: str, structure: Structure, specs: tuple[TensorSpec, ...], is_learnt: bool
+    ) -> None:
         """Keep what is expected."""
-        self.fqn, self.structure, self.specs = fqn, structure, specs
+        self.fqn, self.structure, self.specs, self.is_learnt = fqn, structure, specs, is_learnt
         self.__name__ = self.__qualname__ = "expected"
         self.__module__ = __name__
 
@@ -91,15 +94,28 @@ class Expected:
         tensors = [hole for hole in holes if isinstance(hole, torch.Tensor)]
         found = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in tensors]
         expected = [(spec.concrete_shape(sizes), f"torch.{spec.dtype}") for spec in self.specs]
-        if structure.tree != self.structure.tree or found != expected:
-            raise CaptureError(
-                f"a forward hook changes what {self.fqn} returns: {found} instead of {expected}.",
-                where=f"in {self.fqn}",
-                why="The rest of the model was captured with what its forward returns.",
-                remedy="do in a module what the hook does, or register it on a module with children, which "
-                "is then kept whole.",
-            )
+        is_built_alike = structure.tree == self.structure.tree
+        if self.is_learnt:
+            is_built_alike = structure.plain == self.structure.plain
+        if not is_built_alike or found != expected:
+            raise self._error(f"{found} instead of {expected}" if found != expected else "another structure")
         return value
+
+    def _error(self, what: str) -> CaptureError:
+        if self.is_learnt:
+            return CaptureError(
+                f"{self.fqn} returns {what}: what it returns depends on the values that it is given.",
+                where=f"in {self.fqn}",
+                why="The rest of the model was captured with what it returned on other values.",
+                remedy="let it return tensors of the same sizes, and the same plain values, in every call.",
+            )
+        return CaptureError(
+            f"a forward hook changes what {self.fqn} returns: {what}.",
+            where=f"in {self.fqn}",
+            why="The rest of the model was captured with what its forward returns.",
+            remedy="do in a module what the hook does, or register it on a module with children, which "
+            "is then kept whole.",
+        )
 
 
 class Apply:

@@ -187,7 +187,7 @@ class LeafCalls:
                 with self._recorder.program.sizes.of_kernels(isinstance(module, _ConvNd)):
                     return _uncompiled(module).forward(*args, **kwargs)
             except Exception as error:
-                self._recorder.is_random = True
+                self._recorder.is_random = self._recorder.is_learnt = True
                 return fake_results_of_module(error, module, args, kwargs, self._recorder)
 
         with self.interception.inside():

@@ -46,7 +46,7 @@ class Recorder:
         self.program = program
         self.values = Values(program, mode)
         self.arguments = FxArguments(program, self.values)
-        self.is_random = False
+        self.is_random = self.is_learnt = False
         self.written: set[int] = set()
         self.branches, self.indices = branches, Indices()
 
@@ -137,7 +137,7 @@ class Recorder:
         fx_args = self.arguments.of(given[0])
         fx_kwargs = {key: self.arguments.of(value) for key, value in given[1].items()}
         region = self.program.region()
-        self.is_random = False
+        self.is_random = self.is_learnt = False
         self.written.clear()
         out = run(*given[0], **given[1])
         self._refuse_hidden_results(given, read)
@@ -159,7 +159,7 @@ class Recorder:
         storages = {storage_of(tensor) for tensor in read}
         self.program.describe(node, label, out, storages, region=region, is_random=self.is_random, **known)
         self._note_effects(node, read, changed, (*known["parameters"], *known["buffers"]), attributes)
-        if leaf and leaf.has_hooks:
+        if leaf and (leaf.has_hooks or self.is_learnt):
             node = self._checked(node, out)
         return self._take_results(node, out, read, changed)
 
@@ -178,10 +178,12 @@ class Recorder:
             )
 
     def _checked(self, node: fx.Node, out: Any) -> fx.Node:
-        """Let the stage check that the hooks of a leaf leave its result as the graph expects it."""
+        """Let the stage check that the result of a leaf is as the graph expects it."""
         structure, holes = Structure.of(out)
         tensors = [hole for hole in holes if isinstance(hole, torch.Tensor)]
-        expected = Expected(str(node.target), structure, tuple(map(self.program.spec, tensors)))
+        expected = Expected(
+            str(node.target), structure, tuple(map(self.program.spec, tensors)), self.is_learnt
+        )
         sizes = self.arguments.sizes_of(tensors)
         check = self.program.graph.call_function(expected, (node,), sizes)
         known = self.program.info[node.name]

@@ -3,7 +3,7 @@
 A module that branches on data, or an operator whose fake kernel is missing, is run outside the capture: at
 the sizes of the example, with several values, and once for each symbolic size at the next larger one. Where
 a size of the result moved with the sizes of the arguments it is symbolic. The results themselves are thrown
-away.
+away. What is learnt so is checked in every run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ from autopipe.trace.recorder import Recorder
 
 LIMIT_BYTES = 1 << 30
 """Calls whose arguments are larger than this are not run for real: planning must fit a laptop."""
+
+_REMEDY = "let it return the same number of tensors, their sizes and plain values the same for all values"
 
 _VALUES = 3
 """How many runs with different values must agree about the sizes."""
@@ -81,8 +84,17 @@ def fake_results_of_module(
             real = copy.deepcopy(module, memo)
     except Exception as copying:
         raise error from copying
-    parameters = list(module.parameters())
-    structure, holes = _Trials(real.forward, (args, kwargs), recorder.program, parameters).results(error)
+    given, parameters = (args, kwargs), list(module.parameters())
+    try:
+        learnt = _Trials(real.forward, given, recorder.program, parameters).results(error)
+    except CaptureError:
+        raise
+    except Exception:
+        examples = recorder.values.examples_among(tensors_in(given))
+        if not examples:
+            raise
+        learnt = _Trials(real.forward, given, recorder.program, parameters, examples).results(error)
+    structure, holes = learnt
     return structure.fill(holes)
 
 
@@ -102,6 +114,7 @@ class _Trials:
         given: Its positional and keyword arguments, fake tensors inside.
         program: Knows the symbolic sizes and the device.
         parameters: What else the results may need gradients for.
+        examples: The values of those fake tensors that are arguments of the model itself, by identity.
     """
 
     def __init__(
@@ -110,9 +123,10 @@ class _Trials:
         given: tuple[Any, Any],
         program: Program,
         parameters: Sequence[torch.Tensor] = (),
+        examples: Mapping[int, torch.Tensor] = MappingProxyType({}),
     ) -> None:
         self._run, self._given, self._device, self._sizes = run, given, program.device, program.sizes
-        self._fakes = tensors_in(given)
+        self._fakes, self._examples = tensors_in(given), examples
         self._hints = {name: self._sizes.hints[name] for name in self._sizes.names}
         self._moved = [{**self._hints, name: hint + 1} for name, hint in self._hints.items()]
         trained = any(tensor.requires_grad for tensor in [*self._fakes, *parameters])
@@ -139,7 +153,16 @@ class _Trials:
                 raise CaptureError(
                     "the sizes of what it returns depend on the values that it is given: "
                     f"{_shapes(first)} once, {_shapes(holes)} another time.",
+                    where=_described(self._run),
+                    remedy=_REMEDY,
                 ) from error
+        every = [*by_value, *by_size]
+        if any(other.plain != structure.plain or _dtypes(holes) != _dtypes(first) for other, holes in every):
+            raise CaptureError(
+                "what it returns besides the numbers in tensors depends on what it is given.",
+                where=_described(self._run),
+                remedy=_REMEDY,
+            ) from error
         if any(len(holes) != len(first) for _, holes in by_size):
             raise error
         seen = [first, *(holes for _, holes in by_size)]
@@ -155,10 +178,15 @@ class _Trials:
         return Structure.of(self._run(*args, **kwargs))
 
     def _real(self, hole: Any, point: Mapping[str, int], value: int) -> Any:
-        """Return a real tensor like a fake one at these sizes; ints are 0 or 1, which can index anything."""
+        """Return a real tensor like a fake one at these sizes; ints are 0 or 1, which can index anything.
+
+        An argument of the model itself can have the values of the example, its rows in another order.
+        """
         if not isinstance(hole, torch.Tensor):
             return evaluate_size(self._sizes.printed(hole), point)
         shape = [evaluate_size(self._sizes.printed(size), point) for size in hole.shape]
+        if id(hole) in self._examples:
+            return _resized(self._examples[id(hole)], shape, value).requires_grad_(hole.requires_grad)
         if hole.is_floating_point() or hole.is_complex():
             made = torch.randn(shape, dtype=torch.float32) * value
             return made.to(hole.dtype)
@@ -198,6 +226,23 @@ class _Trials:
         for size in fake.shape:
             count *= evaluate_size(self._sizes.printed(size), self._sizes.hints)
         return count
+
+
+def _described(run: Callable[..., Any]) -> str:
+    return f"in {getattr(run, '__qualname__', type(run).__name__)}"
+
+
+def _resized(example: torch.Tensor, shape: Sequence[int], shift: int) -> torch.Tensor:
+    """Return an example, its rows moved on, with the last ones repeated or left out where sizes differ."""
+    resized = example.detach().cpu()
+    resized = resized.roll(shift, 0) if resized.dim() else resized
+    for dim, size in enumerate(shape):
+        resized = resized.index_select(dim, torch.arange(size).clamp(max=example.shape[dim] - 1))
+    return resized.clone()
+
+
+def _dtypes(holes: Sequence[Any]) -> list[Any]:
+    return [hole.dtype if isinstance(hole, torch.Tensor) else type(hole) for hole in holes]
 
 
 def _shape(hole: Any) -> Any:

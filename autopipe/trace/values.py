@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from autopipe.errors import CaptureError
 from autopipe.ir.traced import NodeInfo
 from autopipe.trace.effects import storage_of
+from autopipe.trace.foreign import has_no_values
 from autopipe.trace.program import Program
 from autopipe.trace.source import user_line
 
@@ -32,6 +33,7 @@ class Values:
         self._fake_of: dict[int, torch.Tensor] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self.real_of: dict[int, torch.Tensor] = {}
+        self._examples: dict[str, torch.Tensor] = {}
         self._node_of: dict[int, fx.Node] = {}
         self._alive: list[torch.Tensor] = []
         self._at_place: dict[tuple[Any, ...], fx.Node] = {}
@@ -52,6 +54,19 @@ class Values:
         self._fake_of[id(real)] = fake
         self._alive += [fake, real]
         self._program.effects.lies_in(storage_of(fake), fqn)
+
+    def exemplify(self, name: str, example: torch.Tensor) -> None:
+        """Note the argument of the example that a placeholder stands for."""
+        self._examples[name] = example
+
+    def examples_among(self, tensors: Iterable[torch.Tensor]) -> dict[int, torch.Tensor]:
+        """Return the examples of those tensors that are arguments of the model, unchanged and with values."""
+        found = {}
+        for tensor in tensors:
+            node = self._node_of.get(id(tensor))
+            if node is not None and node.op == "placeholder" and not has_no_values(self._examples[node.name]):
+                found[id(tensor)] = self._examples[node.name]
+        return found
 
     def is_foreign(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor is none of the capture: what the model holds besides parameters and buffers."""

@@ -3,7 +3,8 @@
 Storages are followed through views and in-place calls, because what is kept for the backward is kept once
 however many nodes save it. Each kept storage is charged to one node::
 
-    made by a node            to that node, even if only a later one saves it
+    made by a node            to that node, even if only a later one saves it; of several tensors each to
+                              the node that takes it out
     an argument of the model  to the first node that saves it
     a parameter, a buffer     to nobody: it is there anyway
 """
@@ -11,6 +12,7 @@ however many nodes save it. Each kept storage is charged to one node::
 from __future__ import annotations
 
 import logging
+import operator
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -243,7 +245,7 @@ def _tables(module: nn.Module) -> set[int]:
 
 
 def priced_nodes(traced: TracedModel) -> list[fx.Node]:
-    """Return the nodes that have a price, in program order: those that make tensors or read them.
+    """Return the nodes that have a price, in program order: modules, and what makes tensors or reads them.
 
     Sizes, and objects that hold no tensor, are computed wherever they are needed, at no cost.
     """
@@ -253,6 +255,7 @@ def priced_nodes(traced: TracedModel) -> list[fx.Node]:
         if node.name in traced.info
         and (
             traced.info[node.name].spec is not None
+            or node.op == "call_module"
             or any(source.name in traced.info for source in node.all_input_nodes)
         )
     ]
@@ -268,10 +271,16 @@ def charge(prices: Mapping[str, NodePrice]) -> dict[str, int]:
         Node name -> bytes.
     """
     saved_bytes = {name: price.count.saved_inside_bytes for name, price in prices.items()}
+    taken_by = {
+        (price.node.args[0].name, price.node.args[1]): name
+        for name, price in reversed(list(prices.items()))
+        if price.node.target is operator.getitem and isinstance(price.node.args[0], fx.Node)
+    }
     charged: set[Storage] = set()
     for name, price in prices.items():
         for storage in price.saved:
             if storage.kind != "kept" and storage not in charged:
                 charged.add(storage)
-                saved_bytes[storage.name if storage.kind == "node" else name] += storage.nbytes
+                made_by = taken_by.get((storage.name, storage.index), storage.name)
+                saved_bytes[made_by if storage.kind == "node" else name] += storage.nbytes
     return saved_bytes

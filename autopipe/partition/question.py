@@ -10,7 +10,6 @@ import numpy as np
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
-from autopipe.partition.baselines import to_partition
 from autopipe.partition.layouts import Unsuited, least_layout
 from autopipe.partition.least_step import least_step
 from autopipe.partition.objective import Objective, Rules
@@ -21,6 +20,7 @@ from autopipe.partition.recomputed import without_idle, worth_recomputing
 from autopipe.partition.refusals import check_enough_items, check_items_fit, no_split
 from autopipe.partition.replicas import Replicas
 from autopipe.partition.search import search
+from autopipe.partition.ties import best_of_equals
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,4 @@ class Question:
         if self.objective == "step_time":
             n_microbatches = self.rules.n_microbatches or 4 * self.n_stages
             return least_step(prices, problem, found, n_microbatches, n_ranks, self.budget)
-        partition = to_partition(
-            prices, problem, found.stage_of, found.method, found.lower_bound_ms, found.stopped_by
-        )
-        return on_ranks(partition, n_ranks)
+        return on_ranks(best_of_equals(prices, problem, found), n_ranks)

@@ -42,15 +42,11 @@ def worth_recomputing(prices: Objective) -> frozenset[str]:
         return frozenset()
     found: dict[str, _Needs] = {}
     for unit in _units(prices.graph):
-        values = [node for node in unit if _is_read_outside(prices.graph, node, unit)]
-        if values and all(node.recomputable and not node.grad_bytes for node in unit):
+        if all(node.recomputable and not node.grad_bytes for node in unit):
             needs = _needs(prices.graph, unit, found)
-            frontier = [prices.graph.node(name) for name in sorted(needs.frontier)]
-            ours = _Prices.of(prices, frontier, needs.closure)
-            # Beside transfers, compute in the place of one is not free.
-            takes_a_lane = prices.hardware.overlap and any(ours.compute_ms)
-            if not takes_a_lane and all(ours.is_within(_Prices.of(prices, [each])) for each in values):
-                found |= dict.fromkeys((node.name for node in unit), needs)
+            values = [node for node in unit if _is_read_outside(prices.graph, node, unit)]
+            if values and all(_pays(prices, value, needs[value.name]) for value in values):
+                found |= needs
     return frozenset(found)
 
 
@@ -99,14 +95,27 @@ def _is_read_outside(graph: CostGraph, node: CostNode, unit: list[CostNode]) -> 
     return any(edge["data"] and reader not in inside for reader, edge in graph.graph.adj[node.name].items())
 
 
-def _needs(graph: CostGraph, unit: list[CostNode], found: Mapping[str, _Needs]) -> _Needs:
-    inside = frozenset(node.name for node in unit)
-    edges = (edge for name in inside for edge in graph.graph.in_edges(name, data=True))
-    before = {source for source, _, edge in edges if edge["data"]} - inside
-    known = [found[source] for source in before if source in found]
-    sent = frozenset(source for source in before if source not in found)
-    closure = inside.union(*(needs.closure for needs in known))
-    return _Needs(closure, sent.union(*(needs.frontier for needs in known)))
+def _needs(graph: CostGraph, unit: list[CostNode], found: Mapping[str, _Needs]) -> dict[str, _Needs]:
+    """What every node of a unit takes: others of the unit only if it is made from them."""
+    inside: dict[str, _Needs] = {}
+    for node in unit:
+        edges = graph.graph.in_edges(node.name, data=True)
+        before = {source for source, _, edge in edges if edge["data"]}
+        known = [
+            inside.get(source) or found[source] for source in before if source in inside or source in found
+        ]
+        sent = frozenset(source for source in before if source not in inside and source not in found)
+        closure = frozenset({node.name}).union(*(needs.closure for needs in known))
+        inside[node.name] = _Needs(closure, sent.union(*(needs.frontier for needs in known)))
+    return inside
+
+
+def _pays(prices: Objective, value: CostNode, needs: _Needs) -> bool:
+    frontier = [prices.graph.node(name) for name in sorted(needs.frontier)]
+    ours = _Prices.of(prices, frontier, needs.closure)
+    if prices.hardware.overlap and any(ours.compute_ms):
+        return False  # beside transfers, compute in the place of one is not free
+    return ours.is_within(_Prices.of(prices, [value]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 import torch
+from torch import fx
 
 from autopipe.ir.traced import TracedModel
 
@@ -28,12 +29,33 @@ def values_with_gradient(traced: TracedModel, trained: Set[str]) -> frozenset[st
         if info is None or node.op == "placeholder":
             continue
         spec, region = info.spec, info.region
+        passes = _passes(traced, node)
         can_flow = region.grad_enabled and not region.inference and (spec is None or spec.is_differentiable)
         if node.op == "get_attr":
             reads = str(node.target) in trained
         else:
-            reads = any(argument.name in flows for argument in node.all_input_nodes)
+            reads = any(argument.name in flows and passes(argument) for argument in node.all_input_nodes)
             reads = reads or not trained.isdisjoint(info.parameters)
         if can_flow and reads and node.target not in _CUTS:
             flows.add(node.name)
     return frozenset(flows)
+
+
+def _passes(traced: TracedModel, node: fx.Node) -> Callable[[fx.Node], bool]:
+    """Say of an argument whether its gradient can come through the node.
+
+    It cannot if it was asked for in the capture, and nothing that the node made asked for one: then the node
+    stops gradients itself, such as rotary tables that only take a dtype from their argument.
+    """
+    made = [node] if traced.info[node.name].spec is not None else list(node.users)
+    infos = [traced.info.get(each.name) for each in made]
+    known = [info.spec for info in infos if info is not None and info.spec is not None]
+    stops = len(known) == len(made) > 0 and not any(spec.requires_grad for spec in known)
+    if not stops or traced.info[node.name].opaque_because:
+        return lambda argument: True
+
+    def asked_for_none(argument: fx.Node) -> bool:
+        info = traced.info.get(argument.name)
+        return info is None or info.spec is None or not info.spec.requires_grad
+
+    return asked_for_none

@@ -9,8 +9,8 @@ from autopipe.cost import cost_graph, hardware, measure
 from autopipe.cost.walk import Walk
 from autopipe.trace import capture
 from models import NAMES
-from models.protocol import load
 from tests.cost.kept import bytes_kept_by
+from tests.shallow import load
 
 CPU = hardware("cpu")
 

@@ -12,8 +12,8 @@ from autopipe.ir.structure import tensors_in
 from autopipe.rewrite import readable, rewrite
 from autopipe.trace import capture
 from models import NAMES
-from models.protocol import load
 from tests.rewrite.cutting import by_fqn, evenly, legal, run, split
+from tests.shallow import load
 
 
 class Worked(nn.Module):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from autopipe.ir.structure import Structure
 from autopipe.rewrite.batch import guessed_dims
 from autopipe.rewrite.batch import split as split_batch
-from models.protocol import load
 from tests.runtime.training import assert_same, engine_of, gradients, plain_step
+from tests.shallow import load
 
 
 def cut(args: Any, kwargs: Any, target: Any, n: int) -> tuple[list[Any], list[float]]:

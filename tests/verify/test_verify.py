@@ -15,7 +15,7 @@ from torch import fx, nn
 import autopipe
 from autopipe import ArgumentError, VerifyError
 from autopipe.pipeline import Pipeline
-from models.protocol import load
+from tests.shallow import load
 
 FACTOR: dict[Any, float] = {"value": 1.0} | dict.fromkeys(range(100), 0.0)  # too large for a set of flags
 COUNT = itertools.count()

@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 
 import autopipe
 from autopipe.pipeline import Pipeline
-from models.protocol import load
 from tests.plain_training import assert_close
+from tests.shallow import load
 
 SEED = 11
 CASES = [

@@ -11,8 +11,8 @@ from torch.utils import _pytree as pytree
 
 import autopipe
 from models import NAMES
-from models.protocol import load
 from tests.refusal import refused, state_of
+from tests.shallow import load
 
 X = torch.ones(4, 4)
 

@@ -73,7 +73,9 @@ class Attempt:
         """Choose the symbolic sizes; nothing runs before ``run``."""
         self._model, self._example = model, example
         device = example_device(model, list(example.tensors))
-        environment = LocatedShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=True)
+        self._environment = environment = LocatedShapeEnv(
+            allow_scalar_outputs=False, allow_dynamic_output_shape_ops=True
+        )
         self._mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
         taken = frozenset(size for parameter in model.parameters() for size in parameter.shape)
         shapes = [tuple(tensor.shape) for tensor in example.tensors]
@@ -129,6 +131,7 @@ class Attempt:
         args, kwargs = self._example.structure.fill(fakes)
         interception = Interception(self._recorder, self._calls)
         self._calls.interception = interception
+        self._environment.is_in_a_call = lambda: interception.is_inside
         dispatch = enable_python_dispatcher()
         after = AfterCall(args, kwargs, fakes)
         masks = masks_as_unsplit(interception.function, lambda: interception.is_inside)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import sympy
 from torch._guards import SLoc
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
@@ -13,6 +15,9 @@ from autopipe.trace.source import line_of_frame
 class LocatedShapeEnv(ShapeEnv):
     """Says of each guard, and of each size that turned out to be fixed, the user's file and line."""
 
+    is_in_a_call: Callable[[], bool] = staticmethod(bool)
+    """Whether a function of torch is running, or a leaf; else it is the model's own Python that asks."""
+
     def guard_or_defer_runtime_assert(  # type: ignore[override]  # the method is a cached one
         self, orig_expr: Any, msg: str, fx_node: Any = None
     ) -> bool:
@@ -21,10 +26,22 @@ class LocatedShapeEnv(ShapeEnv):
         Raises:
             GuardOnDataDependentSymNode: If it is on a size that the values of tensors decide.
         """
-        is_ours = self.replace(orig_expr).free_symbols <= self.backed_var_to_val.keys()
-        if not is_ours and self._maybe_evaluate_static(orig_expr) is None:
+        condition = self.replace(orig_expr)
+        is_ours = condition.free_symbols <= self.backed_var_to_val.keys()
+        is_open = not is_ours and self._maybe_evaluate_static(orig_expr) is None
+        if is_open and not (self.is_in_a_call() and self._is_of_unknown_sizes(condition)):
             raise GuardOnDataDependentSymNode(orig_expr, f"{orig_expr}: values decide this size")
         return bool(super().guard_or_defer_runtime_assert(orig_expr, msg, fx_node))
+
+    def _is_of_unknown_sizes(self, condition: Any) -> bool:
+        """Whether a condition leaves unknown the sizes that it is on: ``len(x[mask]) == len(y[mask])``.
+
+        The call that asks for it asks again in every run.
+        """
+        sides = condition.args if isinstance(condition, sympy.Eq) else [condition]
+        return all(
+            side.free_symbols and not side.free_symbols & self.backed_var_to_val.keys() for side in sides
+        )
 
     def _get_stack_summary(self, *_args: Any, **_kwargs: Any) -> tuple[SLoc, str]:
         return SLoc(line_of_frame(), None), ""

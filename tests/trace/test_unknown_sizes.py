@@ -80,13 +80,54 @@ def test_module_that_counts_what_it_selected_is_one_node() -> None:
     assert list(opaque_modules(traced)) == ["1"]
 
 
-def test_sizes_that_must_agree_by_their_values_are_not_taken_to() -> None:
-    class Adding(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return (x[x[:, 0] > -10] + x[x[:, 1] > -10]).sum() + x.sum()
+class Masked(nn.Module):
+    """The loss of the scores and labels that a mask selects."""
 
-    with pytest.raises(CaptureError, match="branches on the values"):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(9, 4), nn.Linear(4, 9)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        scores, kept = self.head(self.embed(ids))[:, :-1], mask[:, 1:] != 0
+        return nn.CrossEntropyLoss()(scores[kept].contiguous(), ids[:, 1:][kept].contiguous())
+
+
+def test_two_selections_by_one_mask_meet_in_a_loss() -> None:
+    ids, mask = torch.arange(12).reshape(3, 4) % 9, torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]])
+    traced = capture(Masked(), (ids, torch.ones_like(mask)))
+    assert_agrees(Masked(), (ids, mask))
+    assert opaque_modules(traced) == {}
+
+
+class Adding(nn.Module):
+    """Adds what was selected to what was not, which has its size or none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        selected = y[x[:, 0] > 0] + y
+        return selected.sum() / selected.shape[0]
+
+
+def test_size_that_values_decide_is_not_taken_for_that_of_another_value() -> None:
+    with pytest.raises(CaptureError, match="branches on the values") as raised:
         capture(Adding(), (X,))
+    assert "selected = y[x[:, 0] > 0] + y" in raised.value.where
+
+
+def test_check_of_the_model_on_such_a_size_is_not_lost() -> None:
+    class Checking(Adding):
+        def forward(self, x: Tensor) -> Tensor:
+            some, others = x[x[:, 0] > 0], x[x[:, 0] <= 0]
+            torch._check(some.shape[0] == others.shape[0])
+            return self.linear(some).sum() + self.linear(others).sum()
+
+    with pytest.raises(CaptureError, match="branches on the values") as raised:
+        capture(Checking(), (X,))
+    assert "torch._check(" in raised.value.where
 
 
 class Spoken(nn.Module):

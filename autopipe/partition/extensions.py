@@ -54,7 +54,7 @@ def extend(
     """
     extensions = _Extensions(windows, j, cap, before.members())
     found = extensions.reach()
-    return found, extensions.work * max(1, len(extensions.items) // 64)
+    return found, extensions.work * max(2, len(extensions.items) // 64) // 2
 
 
 class _Extensions(Enumeration):
@@ -140,7 +140,7 @@ class _Extensions(Enumeration):
         bit = self._mask([item])
         weight = float(self.windows.reach.weight[item])
         known = rows.any_in(bit)
-        before, free = rows.take(known), rows.take(~known)
+        before, free = (rows.take(known), rows.take(~known)) if known.any() else (None, rows)
         preds = [p for p in self.windows.reach.preds[item] if p in self.bit]
         included = free.take(free.all_in(self._mask(preds)))
         self._include(included, at, weight)
@@ -154,8 +154,11 @@ class _Extensions(Enumeration):
         self._exclude(free, at, weight)
         for charge in self.on_leaving[at]:
             free.cost += charge.cost * (charge.begins[free.begin] & free.all_in(charge.others))
+        after = self._prune(free).join(self._prune(included))
+        if before is None:
+            return after
         self._include(before, at, 0.0)
-        return self._prune(free).join(self._prune(included)).join(self._prune(before))
+        return after.join(self._prune(before))
 
     def _prune(self, rows: Reached) -> Reached:  # type: ignore[override]
         good = self._allowed(rows) & (rows.cost <= self.windows.target + self.windows.slack)

@@ -13,114 +13,94 @@ stage beyond what was kept are enumerated, each with the exact cost of its stage
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from autopipe.partition.attempt import Verdict, levels_within
 from autopipe.partition.downsets import Downsets, lone_downset
 from autopipe.partition.extensions import extend
+from autopipe.partition.fronts import Front, joined
 from autopipe.partition.needless import Needless
 from autopipe.partition.pairs import StagePrices
 from autopipe.partition.problem import Floats, Ints, Problem
-from autopipe.partition.reach import Bools, Reach
-from autopipe.partition.rows import Words
 from autopipe.partition.sweep import Path
 from autopipe.partition.windows import Windows
-
-_NARROW = 20_000
-"""Partial downsets up to which a level is enumerated beforehand, to narrow the windows."""
 
 _TOGETHER = 60_000
 """Partial downsets built at once."""
 
-_TIGHTEN = 100_000
+_AT_ONCE = 4_000
+"""The same where only a few downsets are followed."""
+
+_FIRST = 8
+"""How many times as many downsets are looked at as are followed."""
+
+_TIGHTEN = 25_000
 """Work of narrowing a window once more, a level."""
 
-_NONE = np.zeros(0, dtype=np.int64), np.zeros(0)
 
-
-def walk(problem: Problem, reach: Reach, target: float, budget: int) -> Path:
-    """Is there a split whose stages all cost no more than the target?
+class Walk:
+    """One target.
 
     Args:
         problem: The items; transfers summed with compute, no memory limit, stages may stay empty.
-        reach: Their closure.
-        target: T, milliseconds.
+        windows: Their windows for the target.
         budget: Work in rows by items, about 1e7 a second.
-
-    Returns:
-        A split, or the proof that there is none; neither if the budget ended first.
-
-    Complexity: O(items) a row that a kept downset leads to.
-    """
-    narrowed = levels_within(problem, reach, target, budget // 4, cap=_NARROW)
-    if narrowed.verdict is Verdict.IMPOSSIBLE:
-        return Path(None, np.inf, True, narrowed.work)
-    walking = _Walk(problem, narrowed.windows, budget - narrowed.work)
-    path = walking.path()
-    return Path(path.stage_of, path.bottleneck_ms, path.complete, narrowed.work + path.work)
-
-
-@dataclass(frozen=True, slots=True)
-class _Front:
-    """Kept downsets of a level.
-
-    Args:
-        downsets: Their rows.
-        begin: Row of the level before.
-        dearest: Dearest stage so far, `[rows]` ms.
+        width: Follow only so many downsets of each level, those that reach farthest among the first that
+            are found; a split may then be missed, and nothing is proven unless all were followed.
     """
 
-    downsets: Downsets
-    begin: Ints
-    dearest: Floats
-
-
-class _Walk:
-    def __init__(self, problem: Problem, windows: Windows, budget: int) -> None:
-        self.problem, self.windows, self.budget = problem, windows, budget
+    def __init__(self, problem: Problem, windows: Windows, budget: int, width: int | None = None) -> None:
+        """Start before the first stage."""
+        self.problem, self.windows, self.budget = problem, windows.copy(), budget
+        self.width, self.complete = width, True
+        self.together = _TOGETHER if width is None else min(_AT_ONCE, _TOGETHER)
         self.work = 0
         self.needless = Needless(problem)
 
     def path(self) -> Path:
+        """A split within the target, or the proof that there is none; neither if the budget ended first.
+
+        Complexity: O(items) a row that a kept downset leads to.
+        """
         nothing = lone_downset(self.windows, everything=False)
-        fronts = [_Front(nothing, np.zeros(1, dtype=np.int64), np.zeros(1))]
+        fronts = [Front(nothing, np.zeros(1, dtype=np.int64), np.zeros(1))]
         for j in range(1, self.problem.k):
-            front = self._step(j, fronts[-1])
+            front = self.step(j, fronts[-1])
             if front is None:
                 return Path(None, np.inf, False, self.work)
             if not len(front.downsets):
-                return Path(None, np.inf, True, self.work)
+                return Path(None, np.inf, self.complete, self.work)
             fronts.append(front)
         return self._last(fronts)
 
-    def _last(self, fronts: list[_Front]) -> Path:
+    def _last(self, fronts: list[Front]) -> Path:
         """The cheapest last stage."""
         front = fronts[-1]
-        dearest = self._ends(front.downsets, front.begin, front.dearest)
+        dearest = self._ends(front)
         if dearest.min() > self.windows.target:
-            return Path(None, np.inf, True, self.work)
+            return Path(None, np.inf, self.complete, self.work)
         return Path(self._stages(fronts, int(dearest.argmin())), float(dearest.min()), True, self.work)
 
-    def _ends(self, downsets: Downsets, _: Ints, dearest: Floats) -> Floats:
+    def _ends(self, front: Front) -> Floats:
         """The dearest stage if one more takes what is left of each downset."""
         everything = lone_downset(self.windows, everything=True)
-        prices = StagePrices(self.problem, self.problem.k - 1, downsets, everything)
-        rows = np.arange(len(downsets))
-        return np.maximum(dearest, prices.cost(rows, np.zeros_like(rows)))
+        prices = StagePrices(self.problem, self.problem.k - 1, front.downsets, everything)
+        rows = np.arange(len(front.downsets))
+        return np.maximum(front.dearest, prices.cost(rows, np.zeros_like(rows)))
 
-    def _step(self, j: int, before: _Front) -> _Front | None:
+    def step(self, j: int, before: Front) -> Front | None:
         """What one stage leads to; None if the budget ends."""
         if j > 1:
             before.downsets.narrow(self.windows, j - 1)
             if not self.windows.tighten(rounds=2):
-                return _Front(before.downsets.keep(np.zeros(len(before.downsets), dtype=bool)), *_NONE)
-        parts: list[tuple[Downsets, Ints, Floats]] = []
+                return before.keep(np.zeros(0, dtype=np.int64))
+        parts: list[Front] = []
         todo = [(np.arange(len(before.downsets)), self.windows)]
         while todo:
+            if self.width and sum(len(part.downsets) for part in parts) >= _FIRST * self.width:
+                self.complete = False
+                break
             rows, windows = todo.pop()
-            found, work = extend(windows, j, before.downsets.keep(rows), _TOGETHER)
+            found, work = extend(windows, j, before.downsets.keep(rows), self.together)
             self.work += work
             if self.work > self.budget:
                 return None
@@ -129,10 +109,11 @@ class _Walk:
                 continue
             downsets, begin, cost = found
             if len(downsets):
-                parts.append((downsets, rows[begin], np.maximum(cost, before.dearest[rows[begin]])))
-            if j == self.problem.k - 1 and parts and self._ends(*parts[-1]).min() <= self.windows.target:
-                return _Front(*parts[-1])
-        return self._kept(parts, before)
+                dearest = np.maximum(cost, before.dearest[rows[begin]])
+                parts.append(Front(downsets, rows[begin], dearest))
+            if j == self.problem.k - 1 and parts and self._ends(parts[-1]).min() <= self.windows.target:
+                return parts[-1]
+        return self.kept(parts, before)
 
     def _halves(self, j: int, before: Downsets, rows: Ints, windows: Windows) -> list[tuple[Ints, Windows]]:
         """Two halves of some beginnings, or of what one leads to, with the windows of each."""
@@ -155,16 +136,20 @@ class _Walk:
                 both.append((half, narrow))
         return both
 
-    def _kept(self, parts: list[tuple[Downsets, Ints, Floats]], before: _Front) -> _Front:
+    def kept(self, parts: list[Front], before: Front) -> Front:
+        """What no larger downset can stand for."""
         if not parts:
-            return _Front(before.downsets.keep(np.zeros(len(before.downsets), dtype=bool)), *_NONE)
-        downsets, begin, dearest = _joined(parts)
-        keep = _distinct(downsets.bits, dearest)
-        keep = keep[~self.needless.among(downsets.keep(keep))]
-        self.work += len(downsets) * max(1, len(downsets.items) // 64)
-        return _Front(downsets.keep(keep), begin[keep], dearest[keep])
+            return before.keep(np.zeros(0, dtype=np.int64))
+        front = joined(parts)
+        self.work += len(front.downsets) * max(1, len(front.downsets.items) // 64)
+        front = front.distinct()
+        front = front.keep(~self.needless.among(front.downsets))
+        if self.width is None:
+            return front
+        self.complete &= len(front.downsets) <= self.width
+        return front.keep(np.argsort(front.downsets.receive[0], kind="stable")[-self.width :])
 
-    def _stages(self, fronts: list[_Front], row: int) -> Ints:
+    def _stages(self, fronts: list[Front], row: int) -> Ints:
         """Stages of the items, along the way back from a downset of the last level."""
         stage_of = np.full(self.problem.n, self.problem.k - 1, dtype=np.int64)
         for j in range(self.problem.k - 1, 0, -1):
@@ -181,38 +166,3 @@ def _middle(windows: Windows, j: int) -> int:
     items = np.flatnonzero(~level.inside & ~level.outside)
     among = ancestors[np.ix_(items, items)]
     return int(items[np.minimum(among.sum(axis=0), among.sum(axis=1)).argmax()])
-
-
-def _joined(parts: list[tuple[Downsets, Ints, Floats]]) -> tuple[Downsets, Ints, Floats]:
-    """All parts with the same open items."""
-    every = [part for part, _, _ in parts]
-    inside = np.logical_and.reduce([part.members().all(axis=0) for part in every])
-    some = np.logical_or.reduce([part.members().any(axis=0) for part in every])
-    items = np.flatnonzero(some & ~inside)
-    downsets = Downsets(
-        items,
-        inside,
-        np.concatenate([_packed(part.members()[:, items]) for part in every]),
-        np.concatenate([part.weight for part in every]),
-        np.concatenate([part.send for part in every], axis=1),
-        np.concatenate([part.receive for part in every], axis=1),
-    )
-    begin, dearest = (np.concatenate(columns) for columns in list(zip(*parts, strict=True))[1:])
-    return downsets, begin, dearest
-
-
-def _packed(members: Bools) -> Words:
-    """Rows of bits."""
-    octets = np.packbits(members, axis=1, bitorder="little")
-    n_words = max(1, -(-members.shape[1] // 64))
-    padded = np.zeros((len(members), 8 * n_words), dtype=np.uint8)
-    padded[:, : octets.shape[1]] = octets
-    return padded.view(np.uint64)
-
-
-def _distinct(bits: np.ndarray, dearest: Floats) -> Ints:
-    """One row of each downset, the one whose stages so far are cheapest."""
-    order = np.lexsort((dearest, *bits.T))
-    fresh = np.ones(len(order), dtype=bool)
-    fresh[1:] = (bits[order[1:]] != bits[order[:-1]]).any(axis=1)
-    return order[fresh]

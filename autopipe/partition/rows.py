@@ -35,9 +35,11 @@ class Rows:
 
     def take(self, rows: Bools | Ints) -> Self:
         """Some of the rows."""
+        at = np.flatnonzero(rows) if rows.dtype == bool else rows
         other = object.__new__(type(self))
-        other.bits, other.weight, other.possible = self.bits[rows], self.weight[rows], self.possible[rows]
-        other.send, other.receive = self.send[:, rows], self.receive[:, rows]
+        other.bits, other.weight = self.bits.take(at, axis=0), self.weight.take(at)
+        other.possible = self.possible.take(at)
+        other.send, other.receive = self.send.take(at, axis=1), self.receive.take(at, axis=1)
         return other
 
     def join(self, other: Self) -> Self:
@@ -80,8 +82,9 @@ class Reached(Rows):
 
     def take(self, rows: Bools | Ints) -> Self:
         """Some of the rows."""
-        other = super().take(rows)
-        other.begin, other.cost = self.begin[rows], self.cost[rows]
+        at = np.flatnonzero(rows) if rows.dtype == bool else rows
+        other = super().take(at)
+        other.begin, other.cost = self.begin.take(at), self.cost.take(at)
         return other
 
     def join(self, other: Self) -> Self:

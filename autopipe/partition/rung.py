@@ -17,7 +17,6 @@ import numpy as np
 
 from autopipe.partition.attempt import Verdict, attempt
 from autopipe.partition.blocks import fuse_blocks
-from autopipe.partition.frontier import walk
 from autopipe.partition.incumbent import RELATIVE, Incumbent
 from autopipe.partition.lattice import build_lattice
 from autopipe.partition.polish import stage_loads
@@ -25,7 +24,8 @@ from autopipe.partition.problem import Ints
 from autopipe.partition.reach import Reach
 from autopipe.partition.reduce import Reduced
 from autopipe.partition.relax import Relaxed, place_dropped
-from autopipe.partition.sweep import Sweep
+from autopipe.partition.sweep import Path, Sweep
+from autopipe.partition.walk import walk
 
 _DOWNSETS = 400_000
 """Downsets up to which all of them are swept over."""
@@ -36,8 +36,14 @@ _CELLS = 200_000_000
 _NEAR = 1e-3
 """Gap below which the next target is just below the best split, not halfway."""
 
+_WIDTH = 24
+"""Downsets a level that quick walks follow."""
+
+_QUICK = 6
+"""A quick walk spends at most this part of the budget on one target."""
+
 _TARGETS = 4
-"""A walk spends at most this part of its budget on one target."""
+"""The same for a whole walk."""
 
 _FEW = 4
 """Ends of a net up to which they count as near each other."""
@@ -66,6 +72,7 @@ class Rung:
         self.reach = Reach(reduced.problem)
         self.work = 0
         self.lifted: Ints | None = None
+        self.least = np.inf
 
     def windows(self, budget: int) -> Stopped:
         """Ask for better than the best until there is none, each time with that budget."""
@@ -119,28 +126,52 @@ class Rung:
             target = high * (1 - RELATIVE) if near else (high + best.lower) / 2
 
     def _walk(self, budget: int) -> Stopped:
-        """Close in on the optimum, target by target; what is not decided in time counts as possible."""
-        best, unknown, share = self.best, np.inf, budget // _TARGETS
-        high = best.upper
-        while self.work < budget:
-            top = min(high, unknown)
-            near = top - best.lower < _NEAR * top
-            if near and unknown < high:
-                break
-            target = high * (1 - RELATIVE) if near else (top + best.lower) / 2
-            path = walk(self.reduced.problem, self.reach, target, min(share, budget - self.work))
-            self.work += path.work
-            if not path.complete:
-                unknown = target
-            elif path.stage_of is None:
-                best.prove(target)
-            else:
-                self._lift(path.stage_of)
-                high = min(path.bottleneck_ms, best.upper)
-            if best.lower >= high * (1 - 2 * RELATIVE):
-                best.prove(high)
+        """Close in on the optimum from above by quick walks, then from below by whole ones."""
+        best = self.best
+        for width, until in ((_WIDTH, budget // 2), (None, budget)):
+            near = self._close_in(until, budget // (_TARGETS if width is None else _QUICK), width)
+            while near and not self._met() and self.work < until:
+                near = self._ask(self._top() * (1 - RELATIVE), budget // 2).complete
+            if self._met():
+                best.prove(self._top())
                 return Stopped.OPTIMAL if best.closed() else Stopped.RELAXATION
         return Stopped.BUDGET
+
+    def _top(self) -> float:
+        """What the optimum of the relaxation is at most."""
+        return min(self.least, self.best.upper)
+
+    def _met(self) -> bool:
+        return self.best.lower >= self._top() * (1 - 2 * RELATIVE)
+
+    def _close_in(self, budget: int, share: int, width: int | None) -> bool:
+        """Halve what is open, target by target; one that is not decided is taken for what is likely.
+
+        Returns:
+            Whether nothing is left open but what is just below the best.
+        """
+        low, high = self.best.lower, self._top()
+        while self.work < budget and high - low > _NEAR * high:
+            target = (high + low) / 2
+            path = self._ask(target, min(share, budget - self.work), width)
+            if path.stage_of is not None:
+                high = self._top()
+            elif path.complete or width is not None:
+                low = target
+            else:
+                high = target
+        return high == self._top() and high - low <= _NEAR * high
+
+    def _ask(self, target: float, budget: int, width: int | None = None) -> Path:
+        """Walk for one target and take what comes of it."""
+        path = walk(self.reduced.problem, self.reach, target, budget, width)
+        self.work += path.work
+        if path.stage_of is not None:
+            self.least = min(self.least, path.bottleneck_ms)
+            self._lift(path.stage_of)
+        elif path.complete:
+            self.best.prove(target)
+        return path
 
     def bisect(self, budget: int) -> None:
         """Look for the largest target that is proven impossible."""

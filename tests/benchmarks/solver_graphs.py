@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--stages", type=int, nargs="+", help="instead of those of the file")
     parser.add_argument("--replicas", type=int, nargs="+", default=[], help="devices, for PipeDream profiles")
     parser.add_argument("--json", type=Path, help="write the rows here")
-    parser.add_argument("--budget", type=int, default=300_000_000, help="work, about 1e7 a second")
+    parser.add_argument("--budget", type=int, default=400_000_000, help="work, about 1e7 a second")
     parser.add_argument("--record", action="store_true", help="write docs/benchmarks/solver_...md")
     args = parser.parse_args()
     folders = args.graphs or [SHARED / name for name in FOLDERS]

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopipe.ir.cost_graph import CostGraph, CostNode
-from autopipe.partition import Objective, compile_problem, frontier, solve
-from autopipe.partition.frontier import walk
+from autopipe.partition import Objective, compile_problem, frontier, solve, walk
 from autopipe.partition.polish import stage_loads
 from autopipe.partition.problem import Problem
 from autopipe.partition.reach import Reach
@@ -21,7 +20,7 @@ def optimum(problem: Problem) -> float:
     """The least bottleneck, by asking for better until there is nothing better."""
     reach, best = Reach(problem), np.inf
     while True:
-        path = walk(problem, reach, 1e6 if np.isinf(best) else best - 1e-6, 10**12)
+        path = walk.walk(problem, reach, 1e6 if np.isinf(best) else best - 1e-6, 10**12)
         assert path.complete
         if path.stage_of is None:
             return best
@@ -42,7 +41,7 @@ def test_the_walk_finds_the_optimum_of_all_partitions(
     truth = oracles.best_bottleneck(graph, wires(rate), k, allow_empty=True)
     problem = compile_problem(Objective(graph, wires(rate), k), allow_empty=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frontier, "_NARROW", 1)  # windows alone, so that the walk has something left to do
+        patch.setattr(walk, "_NARROW", 1)  # windows alone, so that the walk has something left to do
         patch.setattr(frontier, "_TOGETHER", together)
         assert optimum(problem) == pytest.approx(truth, abs=1e-9)
 

@@ -1,0 +1,75 @@
+"""Downsets that a walk reached and kept at one level, with the way back to the level before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autopipe.partition.downsets import Downsets
+from autopipe.partition.problem import Floats, Ints
+from autopipe.partition.reach import Bools
+from autopipe.partition.rows import Words
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Kept downsets of a level.
+
+    Args:
+        downsets: Their rows.
+        begin: Row of the level before.
+        dearest: Dearest stage so far, `[rows]` ms.
+    """
+
+    downsets: Downsets
+    begin: Ints
+    dearest: Floats
+
+    def keep(self, rows: Bools | Ints) -> Front:
+        """Only those rows."""
+        return Front(self.downsets.keep(rows), self.begin[rows], self.dearest[rows])
+
+    def distinct(self) -> Front:
+        """One row of each downset, the one whose stages so far are cheapest."""
+        bits = self.downsets.bits
+        order = np.lexsort((self.dearest, *bits.T))
+        fresh = np.ones(len(order), dtype=bool)
+        fresh[1:] = (bits[order[1:]] != bits[order[:-1]]).any(axis=1)
+        return self.keep(order[fresh])
+
+
+def joined(parts: list[Front]) -> Front:
+    """All parts as one, with the same open items.
+
+    Args:
+        parts: At least one, none of them empty.
+
+    Returns:
+        Their rows, one after the other.
+
+    Complexity: O(rows * n).
+    """
+    every = [part.downsets for part in parts]
+    inside = np.logical_and.reduce([part.members().all(axis=0) for part in every])
+    some = np.logical_or.reduce([part.members().any(axis=0) for part in every])
+    items = np.flatnonzero(some & ~inside)
+    downsets = Downsets(
+        items,
+        inside,
+        np.concatenate([_packed(part.members()[:, items]) for part in every]),
+        np.concatenate([part.weight for part in every]),
+        np.concatenate([part.send for part in every], axis=1),
+        np.concatenate([part.receive for part in every], axis=1),
+    )
+    begin, dearest = [part.begin for part in parts], [part.dearest for part in parts]
+    return Front(downsets, np.concatenate(begin), np.concatenate(dearest))
+
+
+def _packed(members: Bools) -> Words:
+    """Rows of bits."""
+    octets = np.packbits(members, axis=1, bitorder="little")
+    n_words = max(1, -(-members.shape[1] // 64))
+    padded = np.zeros((len(members), 8 * n_words), dtype=np.uint8)
+    padded[:, : octets.shape[1]] = octets
+    return padded.view(np.uint64)

@@ -138,8 +138,17 @@ def python_blocks(page: Path) -> list[str]:
 
 
 def pages_with_python() -> list[Path]:
-    """Those whose blocks run here; test_printed runs the blocks of pages that show what they print."""
-    return [page for page in pages() if python_blocks(page) and page not in printed_pages()]
+    """Those whose blocks run here.
+
+    test_printed runs the blocks of pages that show what they print, test_readme and test_train_scripts those
+    of the README and the script of the page on torchrun.
+    """
+    elsewhere = {*printed_pages(), ROOT / "README.md"}
+    return [page for page in pages() if python_blocks(page) and page not in elsewhere]
+
+
+def test_the_readme_has_the_two_blocks_that_run_elsewhere() -> None:
+    assert len(python_blocks(ROOT / "README.md")) == 2
 
 
 def test_a_page_that_shows_what_it_prints_has_no_block_that_only_runs_here() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,25 +34,3 @@ def test_the_readme_shows_the_summary_and_the_step_of_its_first_block(
         README.write_text(page[: shown.start(1)] + printed + page[shown.end(1) :], encoding="utf-8")
     else:
         assert shown[1] == printed, "README.md is stale; try: pytest tests/test_readme.py --overwrite"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher", [(), ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")]
-)
-def test_the_readme_shows_the_loss_that_its_script_prints(launcher: tuple[str, ...], tmp_path: Path) -> None:
-    page = README.read_text(encoding="utf-8")
-    script = re.search(r"```python title=train.py\n(.*?)```", page, re.DOTALL)
-    assert script is not None
-    (tmp_path / "train.py").write_text(script[1], encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, *launcher, "train.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(README.parent), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"both print `{done.stdout.strip()}`" in page

@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Python compiles what is imported, a fifth of what is installed, when it is; compiling all of it takes a minute.
+# Python compiles what is imported when it is; compiling all that is installed takes most of a minute.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 BENCHMARK := $(BIN)/python -m tests.benchmarks
 

@@ -18,13 +18,13 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure, is_hole, map_tensors, tensors_in
 from autopipe.trace.branches import Branches, RandomBranch, is_condition
 from autopipe.trace.decisions import Decision, is_drawn, is_never
 from autopipe.trace.effects import storage_of
 from autopipe.trace.fx_arguments import FxArguments
 from autopipe.trace.glue import Expected, passed_through, spelled, tensor_leaf, written
+from autopipe.trace.hidden_results import refuse_hidden_results
 from autopipe.trace.indices import Indices
 from autopipe.trace.leaf_use import LeafUse
 from autopipe.trace.program import Program
@@ -140,7 +140,7 @@ class Recorder:
         self.is_random = self.is_learnt = False
         self.written.clear()
         out = run(*given[0], **given[1])
-        self._refuse_hidden_results(given, read)
+        refuse_hidden_results(read, tensors_in(given), self._place)
         self.program.bound_sizes(out, read)
         written_to = _unique(t for t, before in zip(watched, versions, strict=True) if _version(t) != before)
         inside = {id(buffer) for buffer in buffers.values()} - {id(tensor) for tensor in read}
@@ -167,15 +167,8 @@ class Recorder:
         is_foreign = isinstance(hole, torch.Tensor) and self.values.is_foreign(hole)
         return self.values.fake_of(hole) if is_foreign else hole
 
-    def _refuse_hidden_results(self, given: tuple[Any, Any], read: list[torch.Tensor]) -> None:
-        """Raise if a call put other tensors into an object that it was given, such as a cache."""
-        after = tensors_in(given)
-        if len(after) != len(read) or any(a is not b for a, b in zip(after, read, strict=True)):
-            raise CaptureError(
-                "a call puts tensors into an object that it was given, and a node can only return them.",
-                where=f"in {self.program.modules[-1] or 'the model'}, at {user_line()}",
-                remedy="return the new tensors, and put them into the object outside of the module.",
-            )
+    def _place(self) -> str:
+        return f"in {self.program.modules[-1] or 'the model'}, at {user_line()}"
 
     def _checked(self, node: fx.Node, out: Any) -> fx.Node:
         """Let the stage check that the result of a leaf is as the graph expects it."""

@@ -23,6 +23,7 @@ from autopipe.ir.structure import Structure, map_tensors, tensors_in
 from autopipe.ir.tensor import evaluate_size
 from autopipe.trace.branches import DEPENDS_ON_DATA
 from autopipe.trace.foreign import has_no_values
+from autopipe.trace.hidden_results import refuse_hidden_results
 from autopipe.trace.program import Program
 from autopipe.trace.recorder import Recorder
 
@@ -136,7 +137,8 @@ class _Trials:
         """Return the structure of what the call returns, and fake tensors for it.
 
         Raises:
-            CaptureError: If the sizes of the results depend on values.
+            CaptureError: If the results depend on values in more than the numbers in tensors, or there are
+                others that it does not return.
             Exception: ``error``, if the call fails.
         """
         if sum(map(self._nbytes, self._fakes)) > LIMIT_BYTES or self._is_of_unknown_size():
@@ -145,6 +147,8 @@ class _Trials:
             with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.random.fork_rng(devices=[]):
                 by_value = [self._trial(self._hints, value) for value in range(_VALUES)]
                 by_size = [self._trial(point, 0) for point in self._moved]
+        except CaptureError:
+            raise
         except Exception as failed:
             raise error from failed
         structure, first = by_value[0]
@@ -175,7 +179,10 @@ class _Trials:
     def _trial(self, point: Mapping[str, int], value: int) -> tuple[Structure, list[Any]]:
         args, kwargs = map_tensors(lambda hole: self._real(hole, point, value), self._given)
         torch.manual_seed(value)
-        return Structure.of(self._run(*args, **kwargs))
+        before = tensors_in((args, kwargs))
+        out = self._run(*args, **kwargs)
+        refuse_hidden_results(before, tensors_in((args, kwargs)), lambda: _described(self._run))
+        return Structure.of(out)
 
     def _real(self, hole: Any, point: Mapping[str, int], value: int) -> Any:
         """Return a real tensor like a fake one at these sizes; ints are 0 or 1, which can index anything.

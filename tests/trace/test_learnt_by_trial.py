@@ -119,3 +119,35 @@ def test_module_that_refuses_made_up_values_is_tried_on_the_example() -> None:
     traced = assert_agrees(Reading(), (ids, images), n_stages=(1, 2))
     assert list(opaque_modules(traced)) == ["model"]
     assert_agrees(Reading(), (torch.tensor([[8, 7, 8, 2, 1]] * 3), torch.ones(3, 2, 4)), n_stages=(2,))
+
+
+class Remembering(nn.Module):
+    """Branches on data, and appends to a list that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, seen: list[Tensor]) -> Tensor:
+        x = self.linear(x)
+        if bool(x.sum() > 0):
+            x = x * 2
+        seen.append(x)
+        return sum(seen) / len(seen)
+
+
+class Memory(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Remembering(), Remembering()
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        return self.second(self.first(x, seen), seen)
+
+
+def test_object_that_an_opaque_module_fills_stays_inside_of_a_module() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Memory(), nn.Linear(4, 2))
+    traced = assert_agrees(model, (X,), n_stages=(1, 3))
+    assert list(opaque_modules(traced)) == ["1"]
+    assert "puts tensors into an object" in opaque_modules(traced)["1"]

@@ -4,9 +4,10 @@ from autopipe.partition.baselines import by_parameters, uniform_layers
 from autopipe.partition.objective import MemoryRule, Objective, Rules
 from autopipe.partition.problem import Problem, compile_problem
 from autopipe.partition.replicas import Replicas
-from autopipe.partition.solver import solve
+from autopipe.partition.solver import BUDGET, solve
 
 __all__ = [
+    "BUDGET",
     "MemoryRule",
     "Objective",
     "Problem",

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autopipe.partition.min_cut import CutNet, cheapest_downset
+from autopipe.partition.min_cut import CutNet, LevelCuts
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.reach import Bools, Reach, RootedNet
 
@@ -147,14 +147,17 @@ class Windows:
         if size >= (0.95 if self._thorough and size > 200 else 0.75) * self._size_then[j]:
             return False
         self._size_then[j] = size
+        none = np.zeros(self.problem.n)
         for r, light in enumerate(self.light):
-            nets = self.charges(j, light)
-            bounds = [self._least(j, nets, 1.0, 0.0, 0.0), self._least(j, nets, 0.0, 1.0, 0.0)]
+            level, limit = self.levels[j], 4 * self.target
+            cuts = LevelCuts(level.inside, level.outside, self.reach.preds, self.charges(j, light))
+            bounds = [cuts.least(1.0, 0.0, none, limit), cuts.least(0.0, 1.0, none, limit)]
             if not self.overlap:
-                bounds.append(self._least(j, nets, 1.0, 1.0, 0.0))
+                bounds.append(cuts.least(1.0, 1.0, none, limit))
             if self._thorough and not self.overlap:
-                bounds.append(self._least(j, nets, PRICE, 1.0, 1.0 - PRICE))
-                bounds.append(self._least(j, nets, 1.0, PRICE, PRICE - 1.0))
+                traded = (1.0 - PRICE) * self.reach.weight
+                bounds.append(cuts.least(PRICE, 1.0, -traded, limit))
+                bounds.append(cuts.least(1.0, PRICE, traded, limit))
             self._cuts[j][r] = bounds
         return True
 
@@ -211,13 +214,6 @@ class Windows:
         if self.overlap:
             level.least = [level.lightest] * len(self.light)
         return level.lightest <= level.heaviest + self.slack
-
-    def _least(self, j: int, nets: list[CutNet], send: float, receive: float, gain: float) -> float:
-        """Minimum of send * sends + receive * receives - gain * weight over the level."""
-        level = self.levels[j]
-        weight = -gain * self.reach.weight
-        prices, limit = (send, receive), 4 * self.target
-        return cheapest_downset(level.inside, level.outside, self.reach.preds, nets, prices, weight, limit)
 
     def force(self, j: int) -> bool:
         """Find the items that must be in, or out, for what comes with them; False if one must be both."""

@@ -7,7 +7,8 @@
     python tests/benchmarks/solver_graphs.py --graphs ../shared/data/pipedream-profiles --replicas 4 16
 
 A folder holds graphs of any of the three formats in ``graph_formats``. The number of stages is that of
-the file, or 4, 8, 16 (4, 8 for PipeDream profiles). With ``--replicas`` PipeDream profiles are laid out on
+the file, or 4, 8, 16 (4, 8 for PipeDream profiles). Without ``--graphs`` it is the three public folders
+and the made-up shapes of ``graph_shapes``. With ``--replicas`` PipeDream profiles are laid out on
 that many devices too, as stages with replicas.
 """
 
@@ -21,16 +22,15 @@ import platform
 import resource
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-for folder in (ROOT, Path(__file__).parent):
-    sys.path.insert(0, str(folder))
+sys.path.insert(0, str(ROOT))
 
 import numpy  # noqa: E402 - after the path is set
 import scipy  # noqa: E402
-from graph_formats import PublicProblem, read_folder  # noqa: E402
 
 from autopipe.errors import PartitionError  # noqa: E402
 from autopipe.partition import (  # noqa: E402
@@ -42,6 +42,8 @@ from autopipe.partition import (  # noqa: E402
     solve,
     uniform_layers,
 )
+from tests.benchmarks.graph_formats import PublicProblem, read_folder  # noqa: E402
+from tests.benchmarks.graph_shapes import shapes  # noqa: E402
 
 SHARED = ROOT / ".." / "shared" / "data"
 FOLDERS = ("partition-graphs", "pipedream-profiles", "fx-graphs")
@@ -159,7 +161,7 @@ def record(rows: list[dict[str, Any]], command: str) -> Path:
     return path
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Read the arguments, run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--graphs", type=Path, action="append", help="a folder of graphs; may be repeated")
@@ -168,7 +170,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--budget", type=int, default=400_000_000, help="work, about 1e7 a second")
     parser.add_argument("--record", action="store_true", help="write docs/benchmarks/solver_...md")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     folders = args.graphs or [SHARED / name for name in FOLDERS]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing and args.graphs:
@@ -180,19 +182,18 @@ def main() -> None:
         return
     rows = []
     print(HEADER)
-    for folder in folders:
-        for problem in read_folder(folder):
-            for k in args.stages or problem.n_stages:
-                rows.append(run(problem, k, args.budget))
-                print(line(rows[-1]), flush=True)
-            for devices in args.replicas if problem.kind == "pipedream" else ():
-                rows.append(run(problem, devices, args.budget, Replicas(exchanges=2.0)))
-                print(line(rows[-1]), flush=True)
+    for problem in chain(*map(read_folder, folders), () if args.graphs else shapes()):
+        for k in args.stages or problem.n_stages:
+            rows.append(run(problem, k, args.budget))
+            print(line(rows[-1]), flush=True)
+        for devices in args.replicas if problem.kind == "pipedream" else ():
+            rows.append(run(problem, devices, args.budget, Replicas(exchanges=2.0)))
+            print(line(rows[-1]), flush=True)
     if args.json:
         args.json.write_text(json.dumps(rows))
     if args.record:
-        words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        print(record(rows, "python tests/benchmarks/" + " ".join(words)))
+        given = sys.argv[1:] if words is None else words
+        print(record(rows, " ".join(["python tests/benchmarks/solver_graphs.py", *given])))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,100 @@
+"""The benchmark of the solver reads any folder of graphs and writes rows that can be checked without it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from autopipe.partition import solve
+from tests.benchmarks import solver_graphs
+from tests.benchmarks.graph_formats import PublicProblem
+from tests.benchmarks.graph_shapes import experts, towers, transformer
+
+TIMES = {0: 0.0, 1: 2.0, 2: 3.0, 3: 1.0, 4: 4.0}
+EDGES = [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4)]
+
+
+def write_fx(folder: Path) -> None:
+    nodes = [
+        {
+            "id": i,
+            "name": f"n{i}",
+            "op": "call" if i else "placeholder",
+            "target": "t",
+            "time_fw_ms": ms,
+            "flops": 0,
+            "out_bytes": 500,
+            "params": [],
+            "param_bytes": 0,
+        }
+        for i, ms in TIMES.items()
+    ]
+    text = json.dumps({"nodes": nodes, "edges": EDGES, "link_bytes_per_s": 1e6})
+    (folder / "small.json.gz").write_bytes(gzip.compress(text.encode()))
+
+
+def write_device_placement(folder: Path) -> None:
+    nodes = [
+        {"id": i, "fpgaLatency": ms, "size": 1, "isBackwardNode": 0, "colorClass": None}
+        for i, ms in TIMES.items()
+    ]
+    edges = [{"sourceId": a, "destId": b, "cost": 1.0} for a, b in EDGES]
+    data = {"maxFPGAs": 2, "maxSizePerFPGA": 100, "nodes": nodes, "edges": edges}
+    (folder / "placed.json").write_text(json.dumps(data))
+
+
+def write_pipedream(folder: Path) -> None:
+    node = (
+        "node{i} -- op -- forward_compute_time={ms}, backward_compute_time={ms}, "
+        "activation_size=1000.0, parameter_size=8.0"
+    )
+    lines = [node.format(i=i, ms=ms) for i, ms in TIMES.items()]
+    lines += [f"\tnode{a} -- node{b}" for a, b in EDGES]
+    (folder / "profile.txt").write_text("\n".join(lines))
+
+
+def test_any_folder_gives_rows_that_hold_on_the_raw_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for write in (write_fx, write_device_placement, write_pipedream):
+        write(tmp_path)
+    out = tmp_path / "out" / "rows"
+    out.parent.mkdir()
+    solver_graphs.main(["--graphs", str(tmp_path), "--json", str(out)])
+    rows = {(row["graph"], row["k"]): row for row in json.loads(out.read_text())}
+    assert list(rows) == [("placed", 2), ("profile", 4), ("profile", 8), *(("small", k) for k in (4, 8, 16))]
+    for row in rows.values():
+        assert {"bottleneck_ms", "lower_bound_ms", "seconds", "stage_of"} <= row.keys()
+    row = rows["small", 4]
+    stage = {int(node): s for node, s in row["stage_of"].items()}
+    assert all(stage[a] <= stage[b] for a, b in EDGES)
+    load = dict.fromkeys(range(4), 0.0)
+    for node, ms in TIMES.items():
+        load[stage[node]] += 3 * ms
+        readers = {stage[b] for a, b in EDGES if a == node} - {stage[node]}
+        if node and readers:  # what the placeholder makes is free; 500 bytes twice at 1e6 bytes/s is 1 ms
+            for s in {stage[node], *readers}:
+                load[s] += 1.0
+    assert row["bottleneck_ms"] == pytest.approx(max(load.values()))
+    assert row["lower_bound_ms"] == pytest.approx(row["bottleneck_ms"])
+    assert "| small | 5 | 16 |" in capsys.readouterr().out
+
+
+def test_long_and_wide_shapes_are_proven_optimal() -> None:
+    for problem, k in ((transformer(4), 4), (experts(16, 4), 4), (towers(3), 4)):
+        certificate = solve(problem.graph, k, hardware=problem.hardware, **problem.options).certificate
+        assert certificate.stopped_by == "optimal", problem.name
+
+
+@pytest.mark.parametrize(("problem", "k"), [(towers(6), 8), (experts(24, 1), 4)], ids=["towers", "experts"])
+def test_a_budget_ends_the_search_and_what_is_proven_stands(problem: PublicProblem, k: int) -> None:
+    answers = [
+        solve(problem.graph, k, hardware=problem.hardware, budget=10_000, **problem.options) for _ in range(2)
+    ]
+    certificate = answers[0].certificate
+    assert certificate.stopped_by == "work budget"
+    assert 0 < certificate.lower_bound_ms < certificate.bottleneck_ms
+    assert answers[0] == answers[1]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.dist import between_steps, crossing
+from tests.dist import between_steps, crossing, overlap
 from tests.dist.crew import Crew
 
 
@@ -37,3 +37,7 @@ def test_the_users_collectives_work_between_steps(crew: Crew) -> None:
     with crossing.split().engine(n_microbatches=3, seed=0) as engine:
         alone = [engine.step(torch.full((5, 4), 1.0 + step), loss_fn=crossing.judge) for step in range(3)]
     assert one == other == [2 * float(out.loss) for out in alone]
+
+
+def test_messages_travel_while_both_ranks_compute(crew: Crew) -> None:
+    assert crew.run(overlap.arrives_during_another_forward) == [True, True]

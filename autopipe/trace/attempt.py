@@ -137,6 +137,7 @@ class Attempt:
         masks = masks_as_unsplit(interception.function, lambda: interception.is_inside)
         with dispatch, eager_dropout(), self._mode, interception.on(), self._calls.keeping_state(), masks:
             out = self._calls.run_root(args, kwargs)
+        self._recorder.arguments.settle_objects()
         out_structure, holes = Structure.of(out)
         self._refuse_unknown_sizes([*holes, *after.left()])
         left = {id(hole): self._recorder.left_in_argument(hole) for hole in after.left()}

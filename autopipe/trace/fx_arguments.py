@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch.fx.node import base_types
 
+from autopipe.errors import ArgumentError
 from autopipe.ir.structure import Structure
 from autopipe.ir.tensor import SizeExpression
 from autopipe.ir.traced import NodeInfo
@@ -33,6 +34,7 @@ class FxArguments:
         """Start with no symbolic size known."""
         self._program, self._values = program, values
         self._size_nodes: dict[str, fx.Node] = {}
+        self._held: list[tuple[fx.Node, Any, Structure]] = []
 
     def of(self, value: Any) -> Any:
         """Return a value as an fx argument: tensors and sizes as nodes, containers of them taken along."""
@@ -64,7 +66,21 @@ class FxArguments:
         else:
             node = self._program.graph.call_function(Held(value))
             self._program.describe(node, "held", None)
+            self._held.append((node, value, structure))
         return node
+
+    def settle_objects(self) -> None:
+        """Let a run begin with objects as they were when a leaf got them, if the model changed them since.
+
+        Such as a cache, empty when a leaf looked at it, that the model's Python filled later on.
+        """
+        for node, value, structure in self._held:
+            try:
+                now, holes = Structure.of(value)
+            except ArgumentError:
+                now, holes = structure, [value]
+            if holes or now != structure:
+                node.target = Rebuild(structure)
 
     def _size(self, value: Any) -> Any:
         """Return a symbolic number as a node, or as the number that it turned out to be."""

@@ -163,3 +163,27 @@ def test_meta_model_gives_the_same_graph() -> None:
         meta = Forward(module_called_twice)
     real = Forward(module_called_twice)
     assert str(capture(meta, (X.to("meta"),))) == str(capture(real, (X,)))
+
+
+class Looking(nn.Linear):
+    """A leaf that looks whether a cache is empty."""
+
+    def forward(self, x: torch.Tensor, cache: Cache) -> torch.Tensor:
+        return super().forward(x) * (2 if cache.seen else 1)
+
+
+class Filling(nn.Module):
+    """Shows its leaf a cache, then fills it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = Looking(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        cache = Cache()
+        x = self.first(x, cache)
+        return self.last(cache.add(x))
+
+
+def test_object_is_given_to_a_leaf_as_it_was_before_the_model_filled_it() -> None:
+    assert_agrees(Filling(), (X,), n_stages=(1, 2))

@@ -33,6 +33,7 @@ bench: .venv/installed-dev ## the benchmarks; they write their records in docs/b
 	$(BENCHMARK).pipelining_gloo
 	$(BENCHMARK).second_capture
 	$(BENCHMARK).solver_graphs --record
+	$(BENCHMARK).what_it_bought --record
 	$(BENCHMARK).capture_ways --record
 	$(BENCHMARK).capture_coverage --every 40
 

@@ -108,7 +108,10 @@ class Chooser:
         if table.best.refused:
             raise self._none_fits(table)
         taken = table.rows.index(table.best)
-        return replace(self.plan(rows[taken]), alternatives=replace(table, taken=taken))
+        self.say("finding the best cuts of the fastest")
+        proven = self.explorer.proven(rows[taken])
+        shown = (*table.rows[:taken], proven.row, *table.rows[taken + 1 :])
+        return replace(self.plan(proven), alternatives=Alternatives(shown, taken))
 
     def _none_fits(self, table: Alternatives) -> InfeasibleError:
         limit = self.choices.memory_limit_bytes
@@ -130,6 +133,7 @@ class Chooser:
         Raises:
             InfeasibleError: If the row was refused.
         """
+        found = self.explorer.proven(found)
         row = found.row
         if found.partition is None or found.schedule is None:
             raise InfeasibleError(f"there is no plan with {row.n_stages} stages.", why=row.refused)

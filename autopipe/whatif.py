@@ -23,7 +23,10 @@ from autopipe.trace import capture
 
 
 class WhatIf:
-    """A table of plans, one a row, each the best for its row; ``autopipe.what_if`` makes one.
+    """A table of plans, one a row; ``autopipe.what_if`` makes one.
+
+    A row is the best split along a few linear orders of the graph; the plan of a row is searched in full and
+    proven, and no slower.
 
     Args:
         chooser: Knows the model.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
 import networkx as nx
@@ -72,14 +72,16 @@ class CostNode:
         Raises:
             PartitionError: A cost is negative, infinite or NaN; names the node and the field.
         """
-        for field, value in asdict(self).items():
-            if value is None or isinstance(value, str | bool):
-                continue
-            if not math.isfinite(value) or value < 0:
+        for field in _COSTS:
+            value = getattr(self, field)
+            if value is not None and (not math.isfinite(value) or value < 0):
                 raise PartitionError(
                     f"node {self.name!r} has {field} = {value}.",
                     why="A cost is a finite number, zero or more.",
                 )
+
+
+_COSTS = tuple(each.name for each in fields(CostNode) if each.name not in ("name", "fqn", "recomputable"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from autopipe.search.crossing import transfers_between
 from autopipe.search.exchange import all_reduce_ms
-from autopipe.search.explorer import Explored, Explorer, Wishes
+from autopipe.search.explorer import Explored, Explorer
 from autopipe.search.shapes import Shape, shapes_for
+from autopipe.search.wishes import Wishes
 
 __all__ = [
     "Explored",

@@ -5,12 +5,16 @@
     prices        one cost graph for each kind of device and size of a microbatch
     partitions    one solve for each graph, links, number of stages, and memory that the schedule needs
     steps         one simulation for each partition, schedule and number of microbatches
+
+A table of many layouts is of the best splits along a few linear orders, which is where the optimum mostly
+lies; the layout that is taken is searched in full and proven.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from autopipe.errors import ArgumentError, PartitionError
 from autopipe.ir.alternatives import Alternative
@@ -18,34 +22,22 @@ from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
 from autopipe.ir.schedule import Schedule
-from autopipe.partition import Objective, Replicas, Rules, solve
+from autopipe.partition import BUDGET, Objective, Replicas, Rules, solve
 from autopipe.schedule import build, check_size, in_flight
 from autopipe.schedule.predict import predict
 from autopipe.search.crossing import transfers_between
 from autopipe.search.exchange import all_reduce_ms
 from autopipe.search.shapes import Shape
+from autopipe.search.wishes import Wishes
 
 Priced = Callable[[Hardware, int], CostGraph]
 """From machines with one kind of device and the samples of a microbatch to prices."""
 
+Held = tuple[int, ...] | None
+"""Microbatches in flight, stage by stage; None: as 1F1B holds them."""
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What every partition has to keep to.
-
-    Args:
-        memory_limit_bytes: What a device may hold.
-        pin: Node -> stage; -1 is the last.
-        together: Groups of nodes that share a stage.
-        objective: What every partition makes least.
-        device_order: "given", or "best" of those that devices which differ can be put in.
-    """
-
-    memory_limit_bytes: int | None = None
-    pin: Mapping[str, int] = field(default_factory=dict)
-    together: tuple[tuple[str, ...], ...] = ()
-    objective: str = "bottleneck"
-    device_order: str = "given"
+Solved = Callable[[int | None, Held], Partition | PartitionError]
+"""From a memory limit and what is in flight to the best split, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +46,15 @@ class Explored:
 
     Args:
         row: The numbers.
-        hardware: The machines.
+        hardware: The machines, in the order in which they are used.
+        asked: The layout, schedule aside, and the machines as they were given.
         schedule: Its actions; None where there is no such plan.
         partition: Its split; None where there is none.
     """
 
     row: Alternative
     hardware: Hardware
+    asked: tuple[Shape, Hardware] | None = None
     schedule: Schedule | None = None
     partition: Partition | None = None
 
@@ -98,13 +92,16 @@ class Explorer:
         found = [self._graphs[device.name, samples] for device in hardware.devices]
         return found if any(graph is not found[0] for graph in found) else found[:1]
 
-    def explore(self, shape: Shape, schedule_name: str, hardware: Hardware) -> Explored:
+    def explore(
+        self, shape: Shape, schedule_name: str, hardware: Hardware, *, proven: bool = False
+    ) -> Explored:
         """Predict one layout.
 
         Args:
             shape: Stages, replicas and microbatches.
             schedule_name: A name that ``autopipe.schedule.build`` knows.
             hardware: Devices and links; replicas of a stage are joined by its slowest link.
+            proven: Search in full, with a proof; else along a few linear orders.
 
         Returns:
             The row; refused, with the reason, where there is no partition.
@@ -117,7 +114,8 @@ class Explorer:
             schedule_name,
             hardware.name,
         )
-        free = self._solved(shape, hardware, None, None)
+        asked, solved = (shape, hardware), partial(self._solved, shape, hardware, proven)
+        free = solved(None, None)
         if isinstance(free, PartitionError):
             return Explored(replace(row, refused=free.what), hardware)
         try:
@@ -125,7 +123,7 @@ class Explorer:
         except ArgumentError as error:
             return Explored(replace(row, refused=error.what), hardware)
         schedule = build(schedule_name, shape.n_stages, shape.n_microbatches)
-        partition = self._within_limit(free, shape, schedule, hardware)
+        partition = self._within_limit(free, shape, schedule, hardware, solved)
         if isinstance(partition, PartitionError):
             return Explored(replace(row, refused=partition.what), hardware)
         if partition.device_order:
@@ -144,7 +142,21 @@ class Explorer:
             step_ms=timeline.makespan_ms + exchange_ms,
             memory_bytes=max(stage.memory_bytes for stage in partition.stages),
         )
-        return Explored(row, hardware, schedule, partition)
+        return Explored(row, hardware, asked, schedule, partition)
+
+    def proven(self, found: Explored) -> Explored:
+        """Search a layout in full.
+
+        Args:
+            found: What is known of it.
+
+        Returns:
+            The same layout, its partition with a proof; itself where there is none.
+        """
+        if found.asked is None:
+            return found
+        shape, hardware = found.asked
+        return self.explore(shape, found.row.schedule, hardware, proven=True)
 
     def uneven(
         self, n_devices: int, n_microbatches: int, samples: int, hardware: Hardware
@@ -210,7 +222,7 @@ class Explorer:
             return None
 
     def _within_limit(
-        self, free: Partition, shape: Shape, schedule: Schedule, hardware: Hardware
+        self, free: Partition, shape: Shape, schedule: Schedule, hardware: Hardware, solved: Solved
     ) -> Partition | PartitionError:
         """The best split within the memory limit: that without a limit, if it fits."""
         limit, held = self._wishes.memory_limit_bytes, in_flight(schedule)
@@ -218,17 +230,25 @@ class Explorer:
         graphs = self.graphs(placed, shape.samples)
         free = _holding(free, held, graphs, placed, shape.n_microbatches)
         if limit is not None and max(stage.memory_bytes for stage in free.stages) > limit:
-            return self._solved(shape, hardware, limit, held)
+            return solved(limit, held)
         return free
 
     def _solved(
-        self, shape: Shape, hardware: Hardware, limit: int | None, held: tuple[int, ...] | None
+        self, shape: Shape, hardware: Hardware, proven: bool, limit: int | None, held: Held
+    ) -> Partition | PartitionError:
+        found = self._remembered(shape, hardware, BUDGET if proven else 0, limit, held)
+        if isinstance(found, PartitionError) and not proven:  # along no order: is there any at all?
+            return self._remembered(shape, hardware, BUDGET, limit, held)
+        return found
+
+    def _remembered(
+        self, shape: Shape, hardware: Hardware, budget: int, limit: int | None, held: Held
     ) -> Partition | PartitionError:
         graphs = self.graphs(hardware, shape.samples)
         graph = graphs[0]
         counted = graph.tied or self._wishes.objective == "step_time"
         spread = shape.n_microbatches if counted else None
-        key = (id(graph), hardware.links, hardware.overlap, shape.n_stages, spread, limit, held)
+        key = (id(graph), hardware.links, hardware.overlap, shape.n_stages, spread, limit, held, budget)
         if key not in self._partitions:
             try:
                 self._partitions[key] = solve(
@@ -243,6 +263,7 @@ class Explorer:
                     n_microbatches=shape.n_microbatches,
                     objective=self._wishes.objective,
                     device_order=self._wishes.device_order,
+                    budget=budget,
                 )
             except PartitionError as error:
                 self._partitions[key] = error

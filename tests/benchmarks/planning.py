@@ -47,7 +47,8 @@ One new process a plan, one thread; its first-time costs (modules that torch loa
 beside them. "partition" is the solver with its proof, the two baselines, the transfers and the predicted
 step. "MiB more" is the peak resident memory above that after the imports. As a yardstick, the second table
 has `torch.export.export(strict=False)` of the same model in a process of its own: the graph alone, no
-plan."""
+plan. The tables of `what_if` are timed in one process, after a plan; their rows are not proven, the plan of
+a row is."""
 
 
 def one(n_blocks: int, n_stages: int) -> dict[str, Any]:
@@ -115,6 +116,31 @@ def exported(n_blocks: int, _n_stages: int) -> dict[str, Any]:
     batch = torch.export.Dim("batch", min=2)
     torch.export.export(model, (tokens,), dynamic_shapes=({0: batch},), strict=False)
     return {"export": time.process_time() - started}
+
+
+def table(n_blocks: int, _n_stages: int) -> dict[str, Any]:
+    """Ask for tables in this process, after a plan, so that both find torch warm; CPU seconds."""
+    import torch
+
+    import autopipe
+
+    with torch.device("meta"):
+        model, tokens = gpt_of(n_blocks)
+    took = {}
+    asked: dict[str, dict[str, Any]] = {
+        "2 to 16 stages": {"hardware": "h100"},
+        "x 2 links": {"hardware": ["h100", "h100+infiniband"]},
+        "x 2 links x 2 counts": {"hardware": ["h100", "h100+infiniband"], "n_microbatches": [16, 64]},
+    }
+    for _ in range(2):
+        started = time.process_time()
+        autopipe.plan(model, 8, (tokens,), hardware="h100")
+        took["one plan"] = time.process_time() - started
+    for name, choices in asked.items():
+        started = time.process_time()
+        autopipe.what_if(model, range(2, 17), (tokens,), **choices)
+        took[name] = time.process_time() - started
+    return took
 
 
 class _Phases:
@@ -203,11 +229,17 @@ def main() -> None:
     against = [
         (str(n), f"{typical[n]:.2f}", f"{exports[n]:.2f}", f"{typical[n] / exports[n]:.2f}") for n in SIZES
     ]
+    tables = {n: in_new_process(table, n, 1) for n in SIZES}
+    what_if = [
+        (str(n), f"{found['one plan']:.2f}", *(f"{found[name] / found['one plan']:.2f}" for name in found))
+        for n, found in tables.items()
+    ]
     large = llama()
     record.write(
         [
             Rows("Each plan", columns, rows),
             Rows("Against torch.export", ("blocks", "plan s", "export s", "ratio"), against),
+            Rows("Tables of what_if, in plans into 8 stages", ("blocks", "s", *tables[first]), what_if),
             *([large[0]] if large else []),
         ],
         [
@@ -223,7 +255,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        jobs = {job.__name__: job for job in (one, exported)}
+        jobs = {job.__name__: job for job in (one, exported, table)}
         print(json.dumps(jobs[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3]))))
     else:
         main()

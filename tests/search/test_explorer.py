@@ -85,6 +85,17 @@ def test_a_limit_is_kept_under_every_schedule(schedule: str) -> None:
     assert found.row.memory_bytes == max(stage.memory_bytes for stage in alone.stages) <= 26_000
 
 
+def test_the_plan_of_a_row_is_proven_and_no_slower() -> None:
+    explorer = Explorer(Counting(), Wishes())
+    for n_stages in (2, 3, 5):
+        found = explorer.explore(Shape(n_stages, 1, 8, 1), "1f1b", WIRES)
+        proven = explorer.proven(found)
+        assert proven.partition is not None
+        assert proven.partition.certificate.stopped_by == "optimal"
+        assert proven.row.lower_bound_ms <= proven.row.bottleneck_ms <= found.row.bottleneck_ms
+        assert found.row.lower_bound_ms <= proven.row.lower_bound_ms
+
+
 def test_a_limit_that_nothing_fits_is_refused() -> None:
     row = Explorer(Counting(), Wishes(memory_limit_bytes=9_000)).explore(Shape(2, 1, 6, 1), "1f1b", WIRES).row
     assert "fits 9000 bytes" in row.refused

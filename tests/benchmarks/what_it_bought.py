@@ -59,13 +59,13 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 """Sizes at which people train such models, nearly; the defaults of models/ are for tests."""
 METHOD = f"""\
-models/ on meta at the sizes in the file, {SAMPLES} samples a microbatch, {N_STAGES} stages, {N_MICROBATCHES} microbatches, no
-memory limit. "ms" is the bottleneck, "MiB" what crosses for a microbatch, both ways. "computed again" is how many
-values readers compute for themselves. Every other column is the best split without one freedom: by how much its
-bottleneck is above, and where bytes are shown, what crosses then. "if sent": without values computed again.
-"together": tied parameters in one stage; -- where none is read in several. "whole blocks": no cut inside an
-element of a list of modules. "first found": what crosses before ties are broken. All splits are certified, or the
-gap is shown."""
+models/ on meta at the sizes in the file, {SAMPLES} samples a microbatch, {N_STAGES} stages,
+{N_MICROBATCHES} microbatches, no memory limit. "ms" is the bottleneck, "MiB" what crosses for a microbatch,
+both ways; "computed again" is how many values their readers compute for themselves. Every other column is
+the best split without one freedom: by how much its bottleneck is above, and where bytes are shown, what
+crosses then. "if sent": no value is computed again. "together": tied parameters in one stage; -- where none
+is read in several. "whole blocks": no cut inside an element of a list of modules. "first found": what
+crosses before ties are broken. All splits are certified, or the gap is shown."""
 
 
 class Row(NamedTuple):

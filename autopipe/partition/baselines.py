@@ -36,7 +36,7 @@ def uniform_layers(objective: Objective, problem: Problem) -> Partition:
     """
     layers = layer_list(objective, problem.k)
     cuts = [round(len(layers) * stage / problem.k) for stage in range(problem.k + 1)]
-    return _partition(objective, problem, layers, cuts, "uniform layers")
+    return cut_layers(objective, problem, layers, cuts, "uniform layers")
 
 
 def by_parameters(objective: Objective, problem: Problem) -> Partition:
@@ -57,7 +57,7 @@ def by_parameters(objective: Objective, problem: Problem) -> Partition:
     layers = layer_list(objective, problem.k)
     nodes = objective.nodes[0]
     sizes = [float(sum(nodes[i].param_bytes for i in layer)) for layer in layers]
-    return _partition(objective, problem, layers, balance(sizes, problem.k), "by parameters")
+    return cut_layers(objective, problem, layers, balance(sizes, problem.k), "by parameters")
 
 
 def layer_list(objective: Objective, at_least: int) -> list[list[int]]:
@@ -135,9 +135,24 @@ def balance(sizes: Sequence[float], n_parts: int) -> list[int]:
     return cuts[::-1]
 
 
-def _partition(
+def cut_layers(
     objective: Objective, problem: Problem, layers: list[list[int]], cuts: list[int], method: str
 ) -> Partition:
+    """Cut a list of layers where somebody says.
+
+    Args:
+        objective: The prices.
+        problem: The items of the same graph.
+        layers: Node indices by layer.
+        cuts: ``k + 1`` borders from 0 to the number of layers.
+        method: Who says so.
+
+    Returns:
+        The partition, its lower bound 0: it proves nothing.
+
+    Raises:
+        PartitionError: Fewer layers than stages.
+    """
     if len(layers) < problem.k:
         raise PartitionError(f"{method}: {len(layers)} layers are too few for {problem.k} stages.")
     wanted = np.zeros(len(objective.names), dtype=np.int64)

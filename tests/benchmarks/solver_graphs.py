@@ -7,9 +7,10 @@
     python tests/benchmarks/solver_graphs.py --graphs ../shared/data/pipedream-profiles --replicas 4 16
 
 A folder holds graphs of any of the three formats in ``graph_formats``. The number of stages is that of
-the file, or 4, 8, 16 (4, 8 for PipeDream profiles). Without ``--graphs`` it is the three public folders
-and the made-up shapes of ``graph_shapes``. With ``--replicas`` PipeDream profiles are laid out on
-that many devices too, as stages with replicas.
+the file, or 4, 8, 16 (4, 8 for PipeDream profiles). Without ``--graphs`` it is the three public folders,
+the made-up shapes of ``graph_shapes`` and the models of models/. With ``--replicas`` PipeDream profiles are
+laid out on that many devices too, as stages with replicas. ``--peers`` adds what other packages' functions
+cut, see ``layer_peers``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from autopipe.partition import (  # noqa: E402
 )
 from tests.benchmarks.graph_formats import PublicProblem, read_folder  # noqa: E402
 from tests.benchmarks.graph_shapes import shapes  # noqa: E402
+from tests.benchmarks.layer_peers import NAMES, LayerPeers  # noqa: E402
+from tests.benchmarks.model_graphs import model_graphs  # noqa: E402
 
 SHARED = ROOT / ".." / "shared" / "data"
 FOLDERS = ("partition-graphs", "pipedream-profiles", "fx-graphs")
@@ -75,7 +78,9 @@ PIPEDREAM_REPLICAS_MS = {
 squeezenet1_0 gives 18.893 on 16 devices, not 18.88."""
 
 
-def run(problem: PublicProblem, k: int, budget: int, replicas: Replicas | None = None) -> dict[str, Any]:
+def run(
+    problem: PublicProblem, k: int, budget: int, peers: LayerPeers, replicas: Replicas | None = None
+) -> dict[str, Any]:
     """One graph, one number of stages, or of devices for stages with replicas."""
     start, cpu = time.perf_counter(), time.process_time()
     options = problem.options if replicas is None else {**problem.options, "replicas": replicas}
@@ -93,7 +98,7 @@ def run(problem: PublicProblem, k: int, budget: int, replicas: Replicas | None =
         "cpu_seconds": time.process_time() - cpu,
         "gap": certificate.gap,
         "stopped_by": certificate.stopped_by,
-        **baselines(problem, k),
+        **baselines(problem, k, peers),
     }
     if replicas is not None:
         row["replicas"] = [stage.n_replicas for stage in partition.stages]
@@ -101,7 +106,7 @@ def run(problem: PublicProblem, k: int, budget: int, replicas: Replicas | None =
     return row
 
 
-def baselines(problem: PublicProblem, k: int) -> dict[str, float | None]:
+def baselines(problem: PublicProblem, k: int, peers: LayerPeers) -> dict[str, float | None]:
     """What cutting a list of layers costs on the same graph; None where there are too few layers."""
     objective = Objective(problem.graph, problem.hardware, k, Rules())
     items = compile_problem(objective, followers=problem.options.get("followers"), allow_empty=True)
@@ -111,13 +116,14 @@ def baselines(problem: PublicProblem, k: int) -> dict[str, float | None]:
             costs[name] = rule(objective, items).certificate.bottleneck_ms
         except PartitionError:
             costs[name] = None
+    costs |= peers.costs(objective, items)
     costs["pipedream"] = PIPEDREAM_MS.get((problem.name, k)) if problem.kind == "pipedream" else None
     return costs
 
 
 HEADER = (
     "| graph | nodes | k | bottleneck ms | bound ms | gap | s (cpu) | uniform layers | by parameters "
-    "| PipeDream |"
+    "| torchgpipe | DeepSpeed | PipeDream |"
 )
 
 
@@ -131,7 +137,8 @@ def line(row: dict[str, Any]) -> str:
     return (
         f"| {row['graph']} | {row['nodes']} | {count} | {row['bottleneck_ms']:.4f} "
         f"| {row['lower_bound_ms']:.4f} | {row['gap']:.3%} | {row['cpu_seconds']:.1f} "
-        f"| {against('uniform')} | {against('parameters')} | {against('pipedream')} |"
+        + "".join(f"| {against(key)} " for key in ("uniform", "parameters", *NAMES, "pipedream"))
+        + "|"
     )
 
 
@@ -148,7 +155,8 @@ def record(rows: list[dict[str, Any]], command: str) -> Path:
         f"other work (so CPU seconds). Peak memory {memory_gb:.2f} GB.",
         "",
         f"{certified} of {len(rows)} cases certified optimal (gap at most 1e-6), "
-        f"{sum(row['cpu_seconds'] for row in rows):.0f} s of CPU together.",
+        f"{sum(row['cpu_seconds'] for row in rows):.0f} s of CPU together. A dash: no such answer, or the "
+        "package was not there.",
         "",
         HEADER,
         "|---" * HEADER.count(" | ") + "|---|",
@@ -169,6 +177,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--replicas", type=int, nargs="+", default=[], help="devices, for PipeDream profiles")
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--budget", type=int, default=400_000_000, help="work, about 1e7 a second")
+    parser.add_argument(
+        "--peers", type=Path, help="site-packages with torchgpipe and deepspeed, see layer_peers"
+    )
     parser.add_argument("--record", action="store_true", help="write docs/benchmarks/solver_...md")
     args = parser.parse_args(words)
     folders = args.graphs or [SHARED / name for name in FOLDERS]
@@ -180,14 +191,14 @@ def main(words: list[str] | None = None) -> None:
     folders = [folder for folder in folders if folder.is_dir()]
     if not folders:
         return
-    rows = []
+    rows, peers = [], LayerPeers(args.peers)
     print(HEADER)
-    for problem in chain(*map(read_folder, folders), () if args.graphs else shapes()):
+    for problem in chain(*map(read_folder, folders), () if args.graphs else chain(shapes(), model_graphs())):
         for k in args.stages or problem.n_stages:
-            rows.append(run(problem, k, args.budget))
+            rows.append(run(problem, k, args.budget, peers))
             print(line(rows[-1]), flush=True)
         for devices in args.replicas if problem.kind == "pipedream" else ():
-            rows.append(run(problem, devices, args.budget, Replicas(exchanges=2.0)))
+            rows.append(run(problem, devices, args.budget, peers, Replicas(exchanges=2.0)))
             print(line(rows[-1]), flush=True)
     if args.json:
         args.json.write_text(json.dumps(rows))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from autopipe.partition import solve
+from autopipe.partition import Objective, compile_problem, solve
+from autopipe.partition.baselines import layer_list
 from tests.benchmarks import solver_graphs
 from tests.benchmarks.graph_formats import PublicProblem
 from tests.benchmarks.graph_shapes import experts, towers, transformer
+from tests.benchmarks.layer_peers import LayerPeers
 
 TIMES = {0: 0.0, 1: 2.0, 2: 3.0, 3: 1.0, 4: 4.0}
 EDGES = [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4)]
@@ -81,6 +83,21 @@ def test_any_folder_gives_rows_that_hold_on_the_raw_files(
     assert row["bottleneck_ms"] == pytest.approx(max(load.values()))
     assert row["lower_bound_ms"] == pytest.approx(row["bottleneck_ms"])
     assert "| small | 5 | 16 |" in capsys.readouterr().out
+
+
+def test_functions_of_other_packages_are_called_without_what_else_their_files_need(tmp_path: Path) -> None:
+    file = tmp_path / "deepspeed" / "runtime" / "utils.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "import nowhere\n\ndef partition_balanced(weights, n):\n    return [0, 1, len(weights)]\n"
+    )
+    problem = towers(1)
+    objective = Objective(problem.graph, problem.hardware, 2)
+    costs = LayerPeers(tmp_path).costs(objective, compile_problem(objective, allow_empty=True))
+    stage_of = {name: int(at > 0) for at, layer in enumerate(layer_list(objective, 2)) for name in layer}
+    names = list(problem.graph.graph)
+    priced = objective.price_all({names[at]: stage for at, stage in stage_of.items()})
+    assert costs == {"torchgpipe": None, "deepspeed": max(stage.total_ms for stage in priced)}
 
 
 def test_long_and_wide_shapes_are_proven_optimal() -> None:

@@ -138,7 +138,7 @@ EXPECTED: dict[str, tuple[Any, type, str, str, str, str]] = {
     ),
     "a write through a view": (Writing, Writing, "one stage", "mul", "test_diagnosis.py", "x = x + y"),
     "an attribute": (Setting, Setting, "sets", "config.kind = 'regression'", "", ""),
-    "a branch on data": (holding(Gate), Gate, "opaque", "1", "(x.sum((1, 2)) > 0).nonzero()", "torch.where"),
+    "a branch on data": (holding(Gate), Gate, "opaque", "1", "if len(rows) else x", "torch.where"),
     "layers at random": (holding(Dropping), Dropping, "opaque", "1", "if torch.rand([]) < 0.1", "layerdrop"),
     "a hook on a tensor": (holding(Drawing), Drawing, "opaque", "1", "x.register_hook", "change that line"),
 }

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from autopipe.errors import ArgumentError, AutopipeError, CaptureError
+from autopipe.ir.structure import Structure
 from autopipe.runtime.microbatches import StagedFor
-from autopipe.verify.inputs import Call, joined, perturbed, refuse_without_numbers
+from autopipe.verify.inputs import Call, cut, joined, perturbed, refuse_without_numbers, without_last
 from autopipe.verify.locate import Distances, Place, first_difference
 from autopipe.verify.numbers import Numbers, distances
 from autopipe.verify.recorded import recorded_stages
@@ -20,7 +21,7 @@ from autopipe.verify.untouched import untouched
 
 Flags = tuple[str, Callable[[], None]]
 Compared = Passed | Finding
-_GRAPH, _STAGES = "one graph = model", "stages = one graph"
+_GRAPH, _STAGES, _ONE_BY_ONE = "one graph = model", "stages = one graph", "one by one = model"
 
 
 def verify(
@@ -36,8 +37,9 @@ def verify(
 
     Compared are outputs, loss, every gradient and every buffer. Random operations draw from the user's stream
     where the capture is held against the model, for both run in program order; and keyed numbers where the
-    stages are held against the capture: with one microbatch, and with one more than there are stages, by each
-    schedule. ``.grad``, buffers, plain attributes, training flags and random streams are left as they were.
+    stages are held against the capture: with one microbatch; with one more than there are stages, by each
+    schedule; and with as many of two sizes, by the first. ``.grad``, buffers, plain attributes, training
+    flags and random streams are left as they were.
 
     Memory: the gradients of up to three runs, a copy of the buffers for each, and the activations of as many
     microbatches as are in flight. If a difference is found, also every value inside, twice.
@@ -58,7 +60,7 @@ def verify(
         CaptureError: If the model cannot be captured in one of the two modes.
 
     Complexity:
-        With S stages and K schedules: ``8 + 2 (K + 1) (S + 1)`` forwards and backwards of the example, and a
+        With S stages and K schedules: ``8 + 2 (K + 3) (S + 1)`` forwards and backwards of the example, and a
         capture of the mode that has none yet.
     """
     refuse_without_numbers(model, example)
@@ -130,20 +132,35 @@ class _EveryComparison:
         if all(dim is None for dim in dims):
             self.left_out = "Several microbatches were not compared: no argument carries a batch."
             return
-        alternating = [(self._example, other)[index % 2] for index in range(n_microbatches)]
-        batch = joined(alternating, dims)
-        try:
-            one_by_one = self._runs.one_by_one(batch, n_microbatches, trains=trains)
-        except ArgumentError as error:  # such as arguments that disagree about the batch, for the engine too
-            self.left_out = f"Several microbatches were not compared: {error.what}"
-            return
-        for schedule in self._schedules:
-            yield self._in_flight(batch, one_by_one, n_microbatches, schedule, trains)
+        n_rows = min(
+            tensor.shape[dim] for tensor, dim in zip(_tensors(other), dims, strict=True) if dim is not None
+        )
+        n_calls = n_microbatches if n_rows > 1 else 2 * n_microbatches
+        batch = joined([(self._example, other)[index % 2] for index in range(n_calls)], dims)
+        for name, given, schedules in (
+            (f"{n_microbatches} microbatches", batch, self._schedules),
+            (f"{n_microbatches} of two sizes", without_last(batch, dims), self._schedules[:1]),
+        ):
+            try:
+                one_by_one = self._runs.one_by_one(given, n_microbatches, trains=trains)
+            except (
+                ArgumentError
+            ) as error:  # such as arguments that disagree about the batch, for the engine too
+                self.left_out = f"Several microbatches were not compared: {error.what}"
+                return
+            except Exception as error:
+                why = self._runs.why_plain_fails(cut(given, dims, n_microbatches))
+                if not why:
+                    yield _Comparison(self._runs, given, self._flags, name).failed(_ONE_BY_ONE, error)
+                self.left_out = f"The model itself does not run on {name}: {why}"
+                return
+            for schedule in schedules:
+                yield self._in_flight(given, one_by_one, name, schedule, trains)
 
     def _in_flight(
-        self, batch: Call, one_by_one: Numbers, n_microbatches: int, schedule: str, trains: bool
+        self, batch: Call, one_by_one: Numbers, name: str, schedule: str, trains: bool
     ) -> Compared:
-        runs = self._runs
+        runs, n_microbatches = self._runs, len(self._runs.staged(self._example).stages) + 1
 
         def run() -> Numbers:
             return runs.in_flight(batch, n_microbatches, schedule, self._n_ranks, trains=trains)
@@ -156,7 +173,7 @@ class _EveryComparison:
                 run()
             return first_difference(staged, found, expected, differing)
 
-        comparison = _Comparison(runs, batch, self._flags, f"{n_microbatches} microbatches")
+        comparison = _Comparison(runs, batch, self._flags, name)
         return comparison.compared(f"{schedule} = one by one", one_by_one, run, locate)
 
 
@@ -194,7 +211,7 @@ class _Comparison:
         except CaptureError:
             raise
         except Exception as error:  # a stage fails where the model runs: a difference too
-            return self._finding(pair, _failure(error), {})
+            return self.failed(pair, error)
         differing = distances(found, expected)
         if any(too_far for named in differing.values() for _, too_far in named.values()):
             return self._finding(pair, locate(differing), differing)
@@ -204,6 +221,10 @@ class _Comparison:
             for name, (error, _) in named.items()
         }
         return Passed(self._flags, self._numbers, pair, expected.counts, errors)
+
+    def failed(self, pair: str, error: Exception) -> Finding:
+        """Say that a run of the stages fails where the model runs."""
+        return self._finding(pair, _failure(error), {})
 
     def _finding(self, pair: str, place: Place, differing: Distances) -> Finding:
         others = tuple(_summed(kind, named) for kind, named in differing.items())
@@ -226,6 +247,10 @@ class _Comparison:
         with recorded_stages(staged) as found:
             self._runs.stages_keyed(self._call, trains=trains)
         return first_difference(staged, found, expected, differing)
+
+
+def _tensors(call: Call) -> list[torch.Tensor]:
+    return [hole for hole in Structure.of(call)[1] if isinstance(hole, torch.Tensor)]
 
 
 def _failure(error: Exception) -> Place:

@@ -69,6 +69,42 @@ def joined(calls: Sequence[Call], dims: Sequence[int | None]) -> Call:
     return batch
 
 
+def cut(batch: Call, dims: Sequence[int | None], n: int) -> list[Call]:
+    """Cut a batch into calls of sizes that differ by at most one.
+
+    Args:
+        batch: One call, of all samples.
+        dims: As of ``joined``.
+        n: How many calls.
+
+    Example:
+        >>> [x.tolist() for (x,), _ in cut(((torch.tensor([1, 2, 3]),), {}), [0], 2)]
+        [[1, 2], [3]]
+    """
+    structure, tensors = Structure.of(batch)
+    columns = [
+        [tensor] * n if dim is None else tensor.tensor_split(n, dim)
+        for tensor, dim in zip(tensors, dims, strict=True)
+    ]
+    return [structure.fill(row) for row in zip(*columns, strict=True)]
+
+
+def without_last(batch: Call, dims: Sequence[int | None]) -> Call:
+    """Return a batch without its last sample.
+
+    Args:
+        batch: One call, of all samples.
+        dims: As of ``joined``.
+    """
+    dim_of = iter(dims)
+
+    def fewer(tensor: torch.Tensor) -> torch.Tensor:
+        dim = next(dim_of)
+        return tensor.detach() if dim is None else tensor.detach().narrow(dim, 0, tensor.shape[dim] - 1)
+
+    return _mapped(batch, fewer)
+
+
 def _joined(tensors: Sequence[torch.Tensor], dim: int | None) -> torch.Tensor:
     parts = [tensor.detach() for tensor in tensors]
     whole = parts[0] if dim is None else torch.cat(parts, dim)

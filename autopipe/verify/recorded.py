@@ -37,7 +37,9 @@ class Recorded:
 
     def _keep_gradient(self, name: str, gradient: torch.Tensor) -> None:
         before = self.gradients.get(name)
-        self.gradients[name] = gradient.detach().clone() if before is None else before + gradient.detach()
+        self.gradients[name] = (
+            gradient.detach().clone() if before is None else _added(before, gradient.detach())
+        )
 
 
 class _Interpreter(fx.Interpreter):
@@ -85,6 +87,14 @@ def recorded_leaves(traced: TracedModel) -> Iterator[Recorded]:
         for module, nodes in names.items():
             stack.enter_context(module.register_forward_hook(_recorder(found, nodes)))
         yield found
+
+
+def _added(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the sum; of microbatches of two sizes each row is added to the row of its number."""
+    small, large = sorted((one, other), key=torch.Tensor.numel)
+    total = large.clone()
+    total[tuple(map(slice, small.shape))] += small
+    return total
 
 
 def _recorder(found: Recorded, names: Sequence[str]) -> Callable[[nn.Module, Any, Any], None]:

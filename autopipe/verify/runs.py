@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +71,16 @@ class Runs:
         with recorded_leaves(traced) as found:
             self._backward(given, self._model(*given.args, **given.kwargs))
         return found
+
+    def why_plain_fails(self, microbatches: Sequence[Call]) -> str:
+        """Run the model itself on one microbatch after the other; return what it raises, or ""."""
+        try:
+            for index, call in enumerate(microbatches):
+                given = Given(call) if index else self._start(call)
+                self._backward(given, self._model(*given.args, **given.kwargs))
+        except Exception as error:  # whatever the user's model says
+            return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        return ""
 
     def one_graph(self, call: Call) -> Numbers:
         """Run the capture as one graph, with the random numbers that the plain model draws."""

@@ -59,7 +59,12 @@ def test_certificate_says_what_was_compared_with_what() -> None:
     report = net().verify()
     assert report.is_equal
     one, several = ("one graph = model", "stages = one graph"), ("1f1b = one by one", "gpipe = one by one")
-    runs = [("example", one), ("perturbed", one), ("3 microbatches", several)]
+    runs = [
+        ("example", one),
+        ("perturbed", one),
+        ("3 microbatches", several),
+        ("3 of two sizes", several[:1]),
+    ]
     assert [(run.flags, run.numbers, run.pair) for run in report.passed] == [
         (flags, numbers, pair) for flags in ("train", "eval") for numbers, pairs in runs for pair in pairs
     ]
@@ -288,6 +293,62 @@ def test_model_without_a_batch_is_compared_with_one_microbatch() -> None:
     assert report.is_equal
     assert len(report.passed) == 8
     assert str(report).endswith("  Several microbatches were not compared: no argument carries a batch.")
+
+
+def test_difference_that_needs_microbatches_of_two_sizes_is_found() -> None:
+    pipe = net()
+
+    def by_the_example(graph: fx.Graph) -> None:
+        node = node_of(graph, "middle")
+        with graph.inserting_after(node):
+            wrong = graph.call_function(_twice_unless_six_rows, (node,))
+        node.replace_all_uses_with(wrong, delete_user_cb=lambda user: user is not wrong)
+
+    changed_graph(pipe, 1, by_the_example)
+    finding = pipe.verify().finding
+    assert finding is not None
+    assert (finding.flags, finding.numbers) == ("train", "3 of two sizes")
+
+
+def _twice_unless_six_rows(x: torch.Tensor) -> torch.Tensor:
+    return x if len(x) == 6 else 2 * x
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_microbatches_of_two_sizes_are_made_of_any_example(rows: int) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    report = autopipe.split(model, 2, (torch.randn(rows, 4),)).verify()
+    assert report.is_equal
+    assert [run.numbers for run in report.passed].count("3 of two sizes") == 2
+
+
+class Caching(nn.Module):
+    """Keeps what its first call computes, so that a second backward fails in the model itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "weight" not in self.kept or self.training:
+            self.kept["weight"] = self.weight.exp()
+        return x * self.kept["weight"]
+
+
+def test_model_that_fails_itself_on_a_second_microbatch_is_not_blamed_on_the_split() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Caching(), nn.Linear(4, 2))
+    report = autopipe.split(model, 2, (torch.randn(6, 4),)).verify()
+    assert report.is_equal, str(report)
+    assert "The model itself does not run on 3 microbatches: RuntimeError: Trying to backward" in str(report)
+
+
+def test_model_that_wants_two_rows_is_not_given_one() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    report = autopipe.split(model, 2, (torch.randn(2, 4),)).verify()
+    assert report.is_equal, str(report)
+    assert "ValueError: Expected more than 1 value per channel" in str(report)
+    assert "3 of two sizes" not in {run.numbers for run in report.passed if run.flags == "train"}
 
 
 # -- refused

@@ -31,6 +31,6 @@ def progress(show: bool | None) -> Iterator[Say]:
         task = bar.add_task("autopipe")
 
         def say(what: str) -> None:
-            bar.update(task, description=f"autopipe: {what}")
+            bar.update(task, description=f"autopipe: {what}", refresh=True)
 
         yield say

@@ -173,6 +173,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in local if not resolves(page, target)] == []
 
 
+@pytest.mark.parametrize("page", pages(), ids=page_id)
+def test_files_that_the_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:autopipe|docs|models|tests)/[\w/.-]+\.\w+)`", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 def resolves(page: Path, target: str) -> bool:
     path, _, anchor = target.partition("#")
     there = (page.parent / path).resolve() if path else page

@@ -73,14 +73,14 @@ class Expected:
         fqn: The leaf.
         structure: Of what its forward returned during capture.
         specs: The tensors in it.
-        is_learnt: Whether it was learnt by trial, on other values.
+        learnt_for: Why it was learnt by trial, on other values; None: it was not.
     """
 
     def __init__(
-        self, fqn: str, structure: Structure, specs: tuple[TensorSpec, ...], is_learnt: bool
+        self, fqn: str, structure: Structure, specs: tuple[TensorSpec, ...], learnt_for: str | None
     ) -> None:
         """Keep what is expected."""
-        self.fqn, self.structure, self.specs, self.is_learnt = fqn, structure, specs, is_learnt
+        self.fqn, self.structure, self.specs, self.learnt_for = fqn, structure, specs, learnt_for
         self.__name__ = self.__qualname__ = "expected"
         self.__module__ = __name__
 
@@ -95,17 +95,17 @@ class Expected:
         found = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in tensors]
         expected = [(spec.concrete_shape(sizes), f"torch.{spec.dtype}") for spec in self.specs]
         is_built_alike = structure.tree == self.structure.tree
-        if self.is_learnt:
+        if self.learnt_for is not None:
             is_built_alike = structure.plain == self.structure.plain
         if not is_built_alike or found != expected:
             raise self._error(f"{found} instead of {expected}" if found != expected else "another structure")
         return value
 
     def _error(self, what: str) -> CaptureError:
-        if self.is_learnt:
+        if self.learnt_for is not None:
             return CaptureError(
                 f"{self.fqn} returns {what}: what it returns depends on the values that it is given.",
-                where=f"in {self.fqn}",
+                where=f"in {self.fqn}, kept whole: {self.learnt_for}",
                 why="The rest of the model was captured with what it returned on other values.",
                 remedy="let it return tensors of the same sizes, and the same plain values, in every call.",
             )

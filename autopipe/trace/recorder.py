@@ -160,7 +160,7 @@ class Recorder:
         self.program.describe(node, label, out, storages, region=region, is_random=self.is_random, **known)
         self._note_effects(node, read, changed, (*known["parameters"], *known["buffers"]), attributes)
         if leaf and (leaf.has_hooks or self.is_learnt):
-            node = self._checked(node, out)
+            node = self._checked(node, out, leaf.opaque_because if self.is_learnt else None)
         return self._take_results(node, out, read, changed)
 
     def _fake(self, hole: Any) -> Any:
@@ -170,13 +170,12 @@ class Recorder:
     def _place(self) -> str:
         return f"in {self.program.modules[-1] or 'the model'}, at {user_line()}"
 
-    def _checked(self, node: fx.Node, out: Any) -> fx.Node:
+    def _checked(self, node: fx.Node, out: Any, learnt_for: str | None) -> fx.Node:
         """Let the stage check that the result of a leaf is as the graph expects it."""
         structure, holes = Structure.of(out)
         tensors = [hole for hole in holes if isinstance(hole, torch.Tensor)]
-        expected = Expected(
-            str(node.target), structure, tuple(map(self.program.spec, tensors)), self.is_learnt
-        )
+        specs = tuple(map(self.program.spec, tensors))
+        expected = Expected(str(node.target), structure, specs, learnt_for)
         sizes = self.arguments.sizes_of(tensors)
         check = self.program.graph.call_function(expected, (node,), sizes)
         known = self.program.info[node.name]

@@ -75,8 +75,10 @@ def test_what_no_trial_showed_is_an_error_in_the_run_and_no_wrong_number(kind: s
     model = Outer(*RARE[kind])
     pipe = autopipe.split(model, 3, (X, COUNTS))
     assert torch.equal(pipe(X, COUNTS), model(X, COUNTS))
-    with pytest.raises(AutopipeError, match="what it returns depends on the values"):
+    with pytest.raises(AutopipeError, match="what it returns depends on the values") as raised:
         pipe(X, COUNTS * 100)
+    assert "in inner, kept whole: it depends on data at " in raised.value.where
+    assert "test_learnt_by_trial.py:" in raised.value.where
 
 
 def test_several_results_that_no_value_changes_go_on() -> None:

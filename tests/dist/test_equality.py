@@ -75,7 +75,11 @@ def test_a_rank_may_leave_out_what_its_stages_do_not_read(two: Crew) -> None:
 
 
 def test_a_stage_that_does_not_fit_runs_again_in_its_process(two: Crew) -> None:
-    assert all(two.run(training.runs_forwards_again))
+    assert all(two.run(training.runs_forwards_again, within_s=240))
+
+
+def test_what_each_rank_computes_for_itself_is_not_sent(two: Crew) -> None:
+    assert all(two.run(training.computes_tables_where_they_are_read, within_s=240))
 
 
 def assert_parts(trained: list[list[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 
 import autopipe
+from autopipe.cost import hardware
 from autopipe.errors import EngineError
+from autopipe.ir.hardware import Link
 from autopipe.ir.structure import Structure
 from autopipe.pipeline import Pipeline
 from models.protocol import Batch, load
@@ -202,4 +205,26 @@ def runs_forwards_again(rank: int) -> bool:
         held = {name: value for name, value in engine.state_dict().items() if name in statistics}
     assert_close({fqn: gradients_of(model)[fqn] for fqn in mine}, {fqn: expected[fqn] for fqn in mine})
     assert_close(held, {name: expected_statistics[name] for name in held})
+    return bool(mine)
+
+
+def computes_tables_where_they_are_read(rank: int) -> bool:
+    """Over a slow link rotary tables run on both ranks, buffers included, and nothing else changes."""
+    file = load("llama_like")
+    torch.manual_seed(0)
+    model = file.build(n_layers=2)
+    args, kwargs = file.example(2)
+    slow = replace(hardware("h100"), links=(Link("string", 1e6, 1.0, "a test"),))
+    pipe = autopipe.split(model, 2, args, kwargs, hardware=slow, pin={"layers.0": 0, "layers.1": 1})
+    assert "rotary" in pipe.plan.partition.recomputed, rank
+    assert [each.value for each in pipe.plan.transfers if not each.grad_nbytes] == []
+    batch, found = file.make_batch(4), []
+    for group in (None, dist.group.WORLD):
+        with pipe.engine(group=group, n_microbatches=2, seed=0) as engine:
+            loss = engine.step(*batch.args, target=batch.target, loss_fn=file.loss, **batch.kwargs).loss
+            mine = {fqn for fqn, _ in engine.named_parameters()}
+        found.append((loss, gradients_of(model)))
+        model.zero_grad()
+    assert_close(found[1][0], found[0][0])
+    assert_close({fqn: found[1][1][fqn] for fqn in mine}, {fqn: found[0][1][fqn] for fqn in mine})
     return bool(mine)

@@ -102,7 +102,7 @@ class Rung:
         return Rung(self.best, self.relaxed, reduced)
 
     def sweep(self, budget: int) -> Stopped:
-        """If there are few enough downsets, sweep over all of them until the optimum is proven, else walk."""
+        """Sweep over all downsets if there are few enough, until the optimum is proven; else walk."""
         best, problem = self.best, self.reduced.problem
         lattice = build_lattice(problem, min(_DOWNSETS, _CELLS // max(problem.n, 64)))
         if lattice is None:
@@ -110,10 +110,10 @@ class Rung:
         sweep = Sweep(problem, lattice)
         high, target = best.upper, best.below
         while True:
-            path = sweep.run(target, budget - self.work)
+            path = sweep.run(target, budget // 2 - self.work)
             self.work += path.work
             if not path.complete:
-                return Stopped.BUDGET
+                return self._walk(budget)
             if path.stage_of is None:
                 best.prove(target)
             else:

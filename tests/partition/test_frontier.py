@@ -12,6 +12,8 @@ from autopipe.partition import Objective, compile_problem, frontier, solve, walk
 from autopipe.partition.polish import stage_loads
 from autopipe.partition.problem import Problem
 from autopipe.partition.reach import Reach
+from autopipe.partition.rung import Rung, Stopped
+from autopipe.partition.sweep import Path, Sweep
 from tests import oracles
 from tests.partition.random_graphs import cost_graphs, wires
 
@@ -91,6 +93,16 @@ def test_parallel_branches_are_proven_optimal() -> None:
     certificate = solve(parallel_branches(10, 6), 4, hardware=wires(0.5), allow_empty=True).certificate
     assert certificate.stopped_by == "optimal"
     assert certificate.gap == 0.0
+
+
+def test_what_a_sweep_does_not_decide_is_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = parallel_branches(7, 3)
+    swept = solve(graph, 4, hardware=wires(0.5), allow_empty=True).certificate
+    monkeypatch.setattr(Sweep, "run", lambda *_: Path(None, np.inf, False, 1))
+    monkeypatch.setattr(Rung, "windows", lambda *_: Stopped.BUDGET)
+    walked = solve(graph, 4, hardware=wires(0.5), allow_empty=True).certificate
+    assert walked.stopped_by == "optimal"
+    assert walked.bottleneck_ms == pytest.approx(swept.bottleneck_ms)
 
 
 def test_a_small_budget_still_proves_more_than_a_fair_share() -> None:

@@ -85,17 +85,24 @@ def fake_results_of_module(
             real = copy.deepcopy(module, memo)
     except Exception as copying:
         raise error from copying
+    copies = [memo[id(weight)] for weight in weights]
+    versions = [copied._version for copied in copies]
     given, parameters = (args, kwargs), list(module.parameters())
     try:
-        learnt = _Trials(real.forward, given, recorder.program, parameters).results(error)
+        trials = _Trials(real.forward, given, recorder.program, parameters)
+        structure, holes = trials.results(error)
     except CaptureError:
         raise
     except Exception:
         examples = recorder.values.examples_among(tensors_in(given))
         if not examples:
             raise
-        learnt = _Trials(real.forward, given, recorder.program, parameters, examples).results(error)
-    structure, holes = learnt
+        trials = _Trials(real.forward, given, recorder.program, parameters, examples)
+        structure, holes = trials.results(error)
+    changed = [copied._version != before for copied, before in zip(copies, versions, strict=True)]
+    own = [weight for weight, is_changed in zip(weights, changed, strict=True) if is_changed]
+    for fake in (*own, *trials.written()):
+        torch.autograd.graph.increment_version(fake)
     return structure.fill(holes)
 
 
@@ -128,6 +135,7 @@ class _Trials:
     ) -> None:
         self._run, self._given, self._device, self._sizes = run, given, program.device, program.sizes
         self._fakes, self._examples = tensors_in(given), examples
+        self._written: set[int] = set()
         self._hints = {name: self._sizes.hints[name] for name in self._sizes.names}
         self._moved = [{**self._hints, name: hint + 1} for name, hint in self._hints.items()]
         trained = any(tensor.requires_grad for tensor in [*self._fakes, *parameters])
@@ -172,6 +180,10 @@ class _Trials:
         seen = [first, *(holes for _, holes in by_size)]
         return structure, [self._fake([holes[i] for holes in seen], error) for i in range(len(first))]
 
+    def written(self) -> list[torch.Tensor]:
+        """Return the arguments that any of the runs wrote into."""
+        return [self._fakes[index] for index in sorted(self._written)]
+
     def _is_of_unknown_size(self) -> bool:
         sizes = [size for fake in self._fakes for size in fake.shape]
         return any(map(self._sizes.is_decided_by_values, sizes))
@@ -180,7 +192,9 @@ class _Trials:
         args, kwargs = map_tensors(lambda hole: self._real(hole, point, value), self._given)
         torch.manual_seed(value)
         before = tensors_in((args, kwargs))
+        versions = [tensor._version for tensor in before]
         out = self._run(*args, **kwargs)
+        self._written |= {i for i, tensor in enumerate(before) if tensor._version != versions[i]}
         refuse_hidden_results(before, tensors_in((args, kwargs)), lambda: _described(self._run))
         return Structure.of(out)
 

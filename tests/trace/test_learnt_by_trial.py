@@ -153,3 +153,41 @@ def test_object_that_an_opaque_module_fills_stays_inside_of_a_module() -> None:
     traced = assert_agrees(model, (X,), n_stages=(1, 3))
     assert list(opaque_modules(traced)) == ["1"]
     assert "puts tensors into an object" in opaque_modules(traced)["1"]
+
+
+class Writing(nn.Module):
+    """Looks at its argument, then writes into it and into a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = 3 if x.detach().abs().max().item() > 0.01 else 2
+        out: Tensor = self.linear(x.clone())
+        self.count += 1
+        x.detach().mul_(scale)
+        return out + self.count
+
+
+class Around(nn.Module):
+    """Reads a value before and behind a module that writes into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.writing, self.last = nn.Linear(4, 4), Writing(), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).detach()
+        before = hidden * 1.0
+        made = self.writing(hidden)
+        out: Tensor = self.last(made + hidden + before)
+        return out
+
+
+def test_what_an_opaque_module_writes_is_found_when_it_is_tried_out() -> None:
+    traced = assert_agrees(Around(), (X,), n_stages=(1, 2, 4))
+    assert "writing.count" in traced.info["writing"].writes
+    assert len(traced.info["writing"].writes) == 2
+    autopipe.split(Around(), 3, (X,)).verify().raise_if_different()

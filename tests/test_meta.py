@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from autopipe.arguments import checked_choices
 from autopipe.planning import plan_for
 from autopipe.trace import capture
-from models.protocol import load
+from tests.shallow import load
 
 
 def on_meta(value: Any) -> Any:

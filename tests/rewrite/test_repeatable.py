@@ -13,8 +13,8 @@ from autopipe.cost import hardware
 from autopipe.ir.hardware import Link
 from autopipe.ir.repeatable import repeatable_units
 from autopipe.trace import capture
-from models.protocol import load
 from tests.plain_training import assert_bitwise, gradients_of
+from tests.shallow import load
 
 SLOW = replace(hardware("h100"), links=(Link("string", 1e6, 1.0, "a test"),))
 MODELS = ("llama_like", "tied_lm", "encoder_decoder")

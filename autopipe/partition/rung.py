@@ -128,10 +128,11 @@ class Rung:
     def _walk(self, budget: int) -> Stopped:
         """Close in on the optimum from above by quick walks, then from below by whole ones."""
         best = self.best
-        for width, until in ((_WIDTH, budget // 2), (None, budget)):
+        near = self._top() - best.lower <= _NEAR * self._top()
+        for width, until in ((None, budget),) if near else ((_WIDTH, budget // 2), (None, budget)):
             near = self._close_in(until, budget // (_TARGETS if width is None else _QUICK), width)
             while near and not self._met() and self.work < until:
-                near = self._ask(self._top() * (1 - RELATIVE), budget // 2).complete
+                near = self._ask(self._top() * (1 - RELATIVE), until - self.work).complete
             if self._met():
                 best.prove(self._top())
                 return Stopped.OPTIMAL if best.closed() else Stopped.RELAXATION

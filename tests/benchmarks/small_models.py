@@ -19,7 +19,7 @@ from torch import nn
 from tests.benchmarks.scaled_config import scaled
 
 BATCH, LENGTH, IMAGE, VOCABULARY = 8, 10, 32, 99
-LIMIT = 30_000_000
+LIMIT, LARGEST_IMAGE = 80_000_000, 256
 
 SMALL: dict[tuple[str, ...], Any] = {
     ("vocab_size", "entity_vocab_size", "decoder_vocab_size"): VOCABULARY,
@@ -350,5 +350,7 @@ def _image_size(config: Any) -> int:
     for part in (config, getattr(config, "vision_config", None)):
         size = getattr(part, "image_size", None)
         if size:
-            return int(size[0] if isinstance(size, list | tuple) else size)
+            side = int(size[0] if isinstance(size, list | tuple) else size)
+            is_of_any_size = side > LARGEST_IMAGE and not hasattr(part, "patch_size")
+            return 2 * IMAGE if is_of_any_size else side
     return IMAGE

@@ -26,6 +26,7 @@ _SIZES = ("q_length", "kv_length", "q_offset", "kv_offset")
 _GIVEN = ("attention_mask", "local_size", "allow_is_causal_skip", "allow_is_bidirectional_skip")
 _PATTERNS = ("or_mask_function", "and_mask_function", "block_sequence_ids")
 """What ``create_causal_mask`` is given for a mask that is never left out."""
+_READ = ("module", "query", "attention_mask", "is_causal")
 
 Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -126,17 +127,19 @@ class _Masks:
 
     def choosing(self, attend: Callable[..., Any]) -> Callable[..., Any]:
         """Return an attention that takes the mask which the model has unsplit."""
+        parameters = inspect.signature(attend)
 
-        def attention(
-            module: Any, query: Any, key: Any, value: Any, mask: Any, *args: Any, **kwargs: Any
-        ) -> Any:
-            known = None if self._is_inside() else self._known.get(id(mask))
+        def attention(*args: Any, **kwargs: Any) -> Any:
+            bound = parameters.bind(*args, **kwargs)
+            given = bound.arguments
+            known = None if self._is_inside() else self._known.get(id(given["attention_mask"]))
             if known:
-                given = kwargs.get("is_causal")
-                is_causal = bool(getattr(module, "is_causal", True) if given is None else given)
+                asked = given.get("is_causal")
+                is_causal = bool(getattr(given["module"], "is_causal", True) if asked is None else asked)
                 if is_causal != known.is_causal:
-                    mask = self._choice(known, is_causal=is_causal and bool(query.shape[2] > 1))
-            return attend(module, query, key, value, mask, *args, **kwargs)
+                    is_causal = is_causal and bool(given["query"].shape[2] > 1)
+                    given["attention_mask"] = self._choice(known, is_causal=is_causal)
+            return attend(*bound.args, **bound.kwargs)
 
         return attention
 
@@ -163,7 +166,7 @@ def masks_as_unsplit(record: Record, is_inside: Callable[[], bool]) -> Iterator[
     )
     makers = getattr(getattr(utils, "ALL_MASK_ATTENTION_FUNCTIONS", None), "_global_mapping", {})
     attentions = getattr(getattr(modeling, "ALL_ATTENTION_FUNCTIONS", None), "_global_mapping", {})
-    if not (_is_transformers(attentions.get(_ATTENTION)) and _makes_as_known(makers.get(_ATTENTION))):
+    if not (_takes_as_known(attentions.get(_ATTENTION)) and _makes_as_known(makers.get(_ATTENTION))):
         yield
         return
     masks, make, attend = _Masks(utils, record, is_inside), makers[_ATTENTION], attentions[_ATTENTION]
@@ -177,6 +180,11 @@ def masks_as_unsplit(record: Record, is_inside: Callable[[], bool]) -> Iterator[
 def _makes_as_known(make: Any) -> bool:
     """Whether a maker of masks leaves them out as the transformers does that this was written for."""
     return _is_transformers(make) and {*_SIZES, *_GIVEN} <= inspect.signature(make).parameters.keys()
+
+
+def _takes_as_known(attend: Any) -> bool:
+    """Whether an attention is given its mask as by the transformers that this was written for."""
+    return _is_transformers(attend) and {*_READ} <= inspect.signature(attend).parameters.keys()
 
 
 def _is_transformers(function: Any) -> bool:

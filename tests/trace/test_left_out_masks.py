@@ -72,10 +72,15 @@ def test_nothing_is_asked_where_attention_and_mask_agree() -> None:
 
 
 class Encoder(nn.Module):
-    """Makes a mask for both directions; its attention goes by ``is_causal`` where there is none."""
+    """Makes a mask for both directions; its attention goes by ``is_causal`` where there is none.
 
-    def __init__(self) -> None:
+    Args:
+        n_named: How many of query, key, value and mask, from the last, the attention is given by name.
+    """
+
+    def __init__(self, n_named: int = 0) -> None:
         super().__init__()
+        self.n_named = n_named
         self.config = transformers.GemmaConfig(attn_implementation="sdpa")
         self.embed, self.qkv = nn.Embedding(17, 8), nn.Linear(8, 24)
         self.is_causal = True
@@ -87,15 +92,19 @@ class Encoder(nn.Module):
         hidden = self.embed(ids)
         mask = create_bidirectional_mask(self.config, hidden, padding)
         q, k, v = self.qkv(hidden)[:, None].chunk(3, -1)
-        out: torch.Tensor = ALL_ATTENTION_FUNCTIONS["sdpa"](self, q, k, v, mask)[0]
+        given = {"query": q, "key": k, "value": v, "attention_mask": mask}
+        args = list(given.values())[: 4 - self.n_named]
+        named = dict(list(given.items())[4 - self.n_named :])
+        out: torch.Tensor = ALL_ATTENTION_FUNCTIONS["sdpa"](self, *args, **named)[0]
         return out
 
 
+@pytest.mark.parametrize("n_named", [0, 1, 4])
 @pytest.mark.parametrize("padding", [torch.ones_like(IDS), PADDED])
 def test_causal_attention_with_a_mask_for_both_directions_is_causal_without_padding(
-    padding: torch.Tensor,
+    padding: torch.Tensor, n_named: int
 ) -> None:
-    model = Encoder()
+    model = Encoder(n_named)
     traced = capture(model, (IDS, PADDED))
     assert_agrees(model, (IDS, padding), traced=traced, exact=False)
     assert calls(traced).count("is_left_out") == 1

@@ -173,7 +173,8 @@ WAYS: dict[str, Way] = {
 
 def subjects() -> Iterator[tuple[str, nn.Module, Callable[[int], tuple[tuple[Any, ...], dict[str, Any]]]]]:
     """Yield name, model in train mode, and its batches."""
-    from tests.benchmarks.small_models import architectures, build_that_runs, example
+    from tests.benchmarks.small_batches import example
+    from tests.benchmarks.small_models import architectures, build_that_runs
 
     for name in NAMES:
         file = load(name)

@@ -22,7 +22,7 @@ from torch import nn
 from torch.distributed.pipelining import Schedule1F1B, SplitPoint, pipeline
 
 from tests.benchmarks.coverage_runs import N_MICROBATCHES, N_STAGES, Bench, Numbers
-from tests.benchmarks.small_models import loss_of
+from tests.benchmarks.small_batches import loss_of
 
 LIMIT_S = 60
 

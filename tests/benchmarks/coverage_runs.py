@@ -12,7 +12,7 @@ from torch import nn
 
 import autopipe
 from autopipe.pipeline import Pipeline
-from tests.benchmarks.small_models import loss_of
+from tests.benchmarks.small_batches import loss_of
 
 N_STAGES, N_MICROBATCHES = 4, 4
 

@@ -2,13 +2,13 @@
 
 A config is made with small numbers wherever its constructor takes one of the names in ``SMALL``, its nested
 configs alike; where no such model runs, with the default numbers divided (``scaled_config``). Arguments are
-made from the names in the signature of ``forward``.
+made from the names in the signature of ``forward`` (``small_batches``). Where none of this runs, configs are
+mended by what the models raise (``config_repairs``).
 """
 
 from __future__ import annotations
 
-import inspect
-import re
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from tests.benchmarks.config_repairs import repaired
 from tests.benchmarks.scaled_config import scaled
-
-BATCH, LENGTH, IMAGE, VOCABULARY = 8, 10, 32, 99
-LIMIT, LARGEST_IMAGE = 80_000_000, 256
+from tests.benchmarks.small_batches import batch_that_runs
+from tests.benchmarks.small_sizes import IMAGE, LENGTH, LIMIT, VOCABULARY
 
 SMALL: dict[tuple[str, ...], Any] = {
     ("vocab_size", "entity_vocab_size", "decoder_vocab_size"): VOCABULARY,
@@ -80,17 +80,6 @@ KINDS = {
 }
 
 
-def loss_of(output: Any) -> torch.Tensor:
-    """Return the model's own loss, or one of its logits where it has none."""
-    if isinstance(output, dict):
-        loss: torch.Tensor | None = output.get("loss")
-        if loss is not None:
-            return loss
-        output = output["logits"]
-    first: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
-    return first.float().pow(2).mean()
-
-
 def architectures() -> Iterator[tuple[str, str, str]]:
     """Yield (kind, model type, class name) of every architecture, each class once."""
     from transformers.models.auto import modeling_auto
@@ -136,19 +125,46 @@ PROFILES: tuple[dict[str, Any], ...] = (
 )
 """What to try, in order, until a model of an architecture runs."""
 
+_STAGES = {
+    "embed_dim": 32,
+    "depths": [2, 2],
+    "num_heads": [2, 4],
+    "out_indices": [1, 2],
+    "out_features": None,
+}
+_TAPS = {"num_hidden_layers": 4, "num_layers": 4, "backbone_out_indices": [0, 1, 2, 3]}
+_TAPS |= {"out_indices": [1, 2, 3, 4], "neck_hidden_sizes": [16, 32, 32, 32]}
+
+LATE_PROFILES: tuple[dict[str, Any], ...] = (
+    {"image_size": 64, "patch_size": 2},
+    {"image_size": 128, "patch_size": 4},
+    _STAGES,
+    _TAPS,
+    {"n_group": 1, "topk_group": 1, "use_cache": False, "use_qformer_text_input": True},
+    {"n_group": 1, "topk_group": 1, "layer_types": ["full_attention"] * 2, "num_hidden_layers": 2},
+    {"num_filters": 4, "depths": [1] * 7},
+    {"num_filters": 4},
+    {"context_size": 16, "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": VOCABULARY},
+)
+"""What to try when nothing else runs: larger images, stages, features of several depths."""
+
 
 def small_config(config_class: Any, profile: dict[str, Any]) -> Any:
     """Build a config of a class with small numbers, its nested configs alike."""
     default = config_class()
     given = {name: _shrunk(value, _SMALL[name]) for name, value in vars(default).items() if name in _SMALL}
     given |= {name: value for name, value in WHERE_NONE.items() if getattr(default, name, value) is None}
-    given |= {name: value for name, value in (EXTRA | profile).items() if name in vars(default)}
+    given |= {name: value for name, value in (EXTRA | profile).items() if _takes(default, name)}
     if default.is_encoder_decoder:
         given["decoder_start_token_id"] = 1
     for name, value in vars(default).items():
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
             given[name] = small_config(type(value), profile).to_dict()
     return config_class(**given)
+
+
+def _takes(config: Any, name: str) -> bool:
+    return name in vars(config) or f"_{name}" in vars(config)
 
 
 def _shrunk(value: Any, small: Any) -> Any:
@@ -167,6 +183,12 @@ def configs(model_class: Any) -> Iterator[Any]:
         yield partial(small_config, model_class.config_class, profile)
     for factor, n_layers in SCALES:
         yield partial(_scaled_config, model_class.config_class, factor, n_layers)
+
+
+def late_configs(model_class: Any) -> Iterator[Any]:
+    """Yield functions that make configs to try when no other runs."""
+    for profile in LATE_PROFILES:
+        yield partial(small_config, model_class.config_class, profile)
 
 
 def _scaled_config(config_class: Any, factor: int, n_layers: int) -> Any:
@@ -213,144 +235,36 @@ def build_that_runs(name: str, kind: str) -> tuple[nn.Module, dict[str, Any]]:
     import transformers
 
     failed: list[Exception] = []
-    for make_config in configs(getattr(transformers, name)):
+    model_class = getattr(transformers, name)
+    for make_config in configs(model_class):
         try:
-            model = build(name, make_config)
-            batch = batch_that_runs(model, kind)
+            return _tried(name, kind, make_config)
         except Exception as error:
             failed.append(error)
-            continue
-        return model, batch
+    for make_config in (*late_configs(model_class), *configs(model_class)):
+        try:
+            return _repaired_until_it_runs(name, kind, make_config())
+        except Exception as error:
+            failed.append(error)
     raise failed[0]
 
 
-def batch_that_runs(model: nn.Module, kind: str) -> dict[str, Any]:
-    """Make a batch that runs forward and backward, with images in the text where the model allows it.
+def _tried(name: str, kind: str, make_config: Callable[[], Any]) -> tuple[nn.Module, dict[str, Any]]:
+    model = build(name, make_config)
+    return model, batch_that_runs(model, kind)
+
+
+def _repaired_until_it_runs(name: str, kind: str, config: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """Build a model, mending its config by what it raises, until it runs or nothing is left to mend.
 
     Raises:
-        Exception: What the last one raised.
+        Exception: What the last model raised.
     """
-    failed: Exception = ValueError("no batch")
-    for batch in batches(model, kind):
+    while True:
         try:
-            loss_of(model(**batch)).backward()
+            return _tried(name, kind, partial(copy.deepcopy, config))
         except Exception as error:
-            failed = error
-            continue
-        model.zero_grad(set_to_none=True)
-        return batch
-    raise failed
-
-
-MEDIA = ("pixel_values", "input_features", "input_values", "input_features_mask", "feature_attention_mask")
-"""What a model that reads text may be given besides."""
-
-
-def batches(model: nn.Module, kind: str) -> Iterator[dict[str, Any]]:
-    """Yield what to try: images in the text, as many as the model asks for; text alone; no labels."""
-    given = example(model, kind)
-    text = {name: value for name, value in given.items() if name not in MEDIA}
-    if "input_ids" in given and len(text) < len(given) and kind != "contrastive":
-        image_token = set_image_token(model.config)
-        yield from _with_images(model, given, image_token)
-        if "pixel_values" in given:
-            yield from _with_images(
-                model, given | {"pixel_values": given["pixel_values"][:, None]}, image_token
-            )
-        given = text
-    yield given
-    if "labels" in given:
-        yield {name: value for name, value in given.items() if name != "labels"}
-
-
-def _with_images(model: nn.Module, given: dict[str, Any], token: int | None) -> Iterator[dict[str, Any]]:
-    """Yield a batch, or the one with as many image tokens in front as the model says that it misses."""
-    try:
-        model(**given)
-    except Exception as error:
-        wanted = re.search(r"features:? (\d+)", str(error))
-        if not wanted or token is None:
-            return
-        images = torch.full((BATCH, int(wanted[1]) // BATCH), token)
-        longer = {name: torch.cat([images, given[name]], 1) for name in ("input_ids", "labels")}
-        if "attention_mask" in given:
-            longer["attention_mask"] = torch.ones_like(longer["input_ids"])
-        given = given | longer
-    yield given
-
-
-def set_image_token(config: Any) -> int | None:
-    """Let the place of an image in a text be a token of the vocabulary that no text has."""
-    names = [name for name in ("image_token_id", "image_token_index") if hasattr(config, name)]
-    token = vocabulary(config) - 1
-    for name in names:
-        setattr(config, name, token)
-    return token if names else None
-
-
-def vocabulary(config: Any) -> int:
-    """Return the size of a model's vocabulary, at most that of the text."""
-    parts = [config, *(getattr(config, name, None) for name in ("text_config", "decoder", "llm_config"))]
-    sizes = [getattr(part, "vocab_size", None) for part in parts]
-    return min([VOCABULARY, *(size for size in sizes if isinstance(size, int) and size > 8)])
-
-
-def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:
-    """Make the keyword arguments of a batch, with labels where the model takes them."""
-    accepted = set(inspect.signature(model.forward).parameters)
-    generator = torch.Generator().manual_seed(1)
-    config: Any = model.config
-
-    def ids(length: int) -> torch.Tensor:
-        return torch.randint(3, VOCABULARY - 1, (batch, length), generator=generator)
-
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(batch, *shape, generator=generator)
-
-    given: dict[str, Any] = {}
-    text = kind in ("causal LM", "masked LM", "encoder-decoder", "vision-language", "contrastive")
-    if text and "input_ids" in accepted:
-        given["input_ids"] = ids(LENGTH)
-        given["labels"] = ids(LENGTH)
-        if "attention_mask" in accepted and kind != "contrastive":
-            given["attention_mask"] = torch.ones(batch, LENGTH, dtype=torch.long)
-    if "pixel_values" in accepted:
-        size = _image_size(config)
-        given["pixel_values"] = noise(getattr(config, "num_channels", 3) or 3, size, size)
-        given.setdefault("labels", torch.arange(batch) % 2)
-        if kind == "segmentation":
-            given["labels"] = torch.zeros(batch, size, size, dtype=torch.long)
-    if "input_features" in accepted:
-        given["input_features"] = noise(*_spectrogram(config))
-        for name in ("input_features_mask", "feature_attention_mask"):
-            given[name] = torch.ones(batch, given["input_features"].shape[1], dtype=torch.long)
-    elif "input_values" in accepted:
-        is_spectrogram = "spectrogram" in config.model_type
-        given["input_values"] = noise(*_spectrogram(config)) if is_spectrogram else noise(4000)
-    if kind == "audio classification":
-        given["labels"] = torch.arange(batch) % 2
-    elif kind in ("speech", "speech seq2seq"):
-        given.setdefault("labels", ids(4))
-    if kind == "contrastive":
-        given["return_loss"] = True
-    return {name: value for name, value in given.items() if name in accepted}
-
-
-def _spectrogram(config: Any) -> tuple[int, int]:
-    """Return (length, bins), or (bins, length) for Whisper."""
-    part = getattr(config, "encoder_config", None) or getattr(config, "audio_config", None) or config
-    names = ("feature_projection_input_dim", "input_feat_per_channel", "num_mel_bins", "input_dim")
-    bins = next((getattr(part, name) for name in names if getattr(part, name, None)), 8)
-    if config.model_type == "whisper":
-        return bins, 2 * config.max_source_positions
-    return getattr(part, "max_length", 64), bins
-
-
-def _image_size(config: Any) -> int:
-    for part in (config, getattr(config, "vision_config", None)):
-        size = getattr(part, "image_size", None)
-        if size:
-            side = int(size[0] if isinstance(size, list | tuple) else size)
-            is_of_any_size = side > LARGEST_IMAGE and not hasattr(part, "patch_size")
-            return 2 * IMAGE if is_of_any_size else side
-    return IMAGE
+            mended = repaired(copy.deepcopy(config), str(error), _SMALL)
+            if mended is None or mended.to_dict() == config.to_dict():
+                raise
+            config = mended

@@ -1,0 +1,131 @@
+"""Mends a small config of transformers by what its model raises: sections, tokens and numbers left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+THETA = 10000.0
+IMAGE_WORDS = ("<image>", "IMGIMGAZ", "IMGIMGBZ", *(f"<|visual token {index:06}|>" for index in range(8)))
+LEFT_TO_USER: dict[str, Any] = {
+    **{"n_shared_experts": 1, "n_routed_experts": 4, "num_experts": 4, "top_k_experts": 2, "n_group": 1},
+    **{"moe_intermediate_size": 16, "num_experts_per_tok": 2, "topk_group": 1, "clip_qkv": 8.0},
+    **{"sliding_window": 8, "deepstack_layer_map": [[0, 0], [1, 1]], "downsample_rate": "1/2"},
+    "vocabulary_map": {word: 80 + index for index, word in enumerate(IMAGE_WORDS)},
+}
+"""What a config may leave None for the user to say."""
+SECTIONS = (1, 1, 2)
+"""Parts of a head for time, height and width, where the message does not say which are wanted."""
+
+
+def repaired(config: Any, message: str, small: dict[str, Any]) -> Any:
+    """Return the config, changed in place so that it no longer raises a message, or None if no rule applies.
+
+    Args:
+        config: The config, its nested ones inside.
+        message: What building or running its model raised.
+        small: Small numbers by the names in configs.
+    """
+    for pattern, repair in RULES:
+        found = re.search(pattern, message)
+        if found:
+            repair(config, found, small)
+            return config
+    return None
+
+
+def parts_of(config: Any) -> Iterator[Any]:
+    """Yield a config and those nested in it."""
+    yield config
+    for value in vars(config).values():
+        if hasattr(value, "to_dict") and hasattr(value, "model_type"):
+            yield from parts_of(value)
+
+
+def sections(total: int, wanted: tuple[int, ...]) -> list[int]:
+    """Divide a whole number in the ratio of some others.
+
+    Example:
+        >>> sections(4, (16, 24, 24)), sections(16, (8, 12, 12))
+        ([1, 1, 2], [4, 6, 6])
+    """
+    first = [total * part // sum(wanted) for part in wanted[:-1]]
+    return [*first, total - sum(first)]
+
+
+def _set_sections(config: Any, total: int, wanted: tuple[int, ...]) -> None:
+    for part in parts_of(config):
+        rope = getattr(part, "rope_parameters", None)
+        if isinstance(rope, dict):
+            part.rope_parameters = rope | {"mrope_section": sections(total, wanted)}
+
+
+def _split(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
+    _set_sections(config, int(found[1]), tuple(map(int, found[2].split(","))))
+
+
+def _expanded(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
+    _set_sections(config, int(found[1]), SECTIONS)
+
+
+def _left_out(config: Any, found: re.Match[str], small: dict[str, Any]) -> None:
+    """Set an attribute that a config lacks to what a config around it or in it has."""
+    owner, name = found[1], found[2]
+    values = [getattr(part, name, None) for part in parts_of(config)]
+    value = next((value for value in values if value is not None), small.get(name))
+    if value is None and name.endswith("token_id"):
+        value = small["vocab_size"] - 3 - len(name) % 7
+    if value is None and name == "rope_theta":
+        value = THETA
+    for part in parts_of(config):
+        if type(part).__name__ == owner and value is not None:
+            setattr(part, name, value)
+
+
+def _no_cache(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
+    for part in parts_of(config):
+        if hasattr(part, "use_cache"):
+            part.use_cache = False
+
+
+def _first_padding(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
+    for part in parts_of(config):
+        for name in [name for name in vars(part) if name.endswith("pad_token_id")]:
+            setattr(part, name, 0)
+
+
+def _fill(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
+    """Set what configs leave to the user, and each layer's kind to the simplest."""
+    for part in parts_of(config):
+        for name, value in LEFT_TO_USER.items():
+            if name in vars(part) and getattr(part, name) is None:
+                setattr(part, name, value)
+        n_layers = getattr(part, "num_hidden_layers", None)
+        if n_layers and getattr(part, "mlp_layer_types", ()) is None:
+            part.mlp_layer_types = ["dense"] * n_layers
+        if n_layers and getattr(part, "head_dim", 0) is None:
+            part.head_dim = part.hidden_size // part.num_attention_heads
+
+
+def _rope_of_layers(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
+    """Give every kind of layer its own angles."""
+    for part in parts_of(config):
+        kinds = set(getattr(part, "layer_types", None) or ()) | {found[1]}
+        if isinstance(getattr(part, "rope_parameters", None), dict):
+            part.rope_parameters = {kind: {"rope_type": "default", "rope_theta": THETA} for kind in kinds}
+
+
+RULES: tuple[tuple[str, Callable[[Any, re.Match[str], dict[str, Any]], None]], ...] = (
+    (r"split_sizes to sum exactly to (\d+) .* got split_sizes=\[([\d, ]+)\]", _split),
+    (
+        r"expanded size of the tensor \((\d+)\) must match the existing size \(\d+\) at .*dimension 0",
+        _expanded,
+    ),
+    (r"'(\w+Config)' object has no attribute '(\w+)'", _left_out),
+    (r"get_seq_length` can only", _no_cache),
+    (r"^'(\w+_attention)'$", _rope_of_layers),
+    (r"NoneType|must not be None|Could not find a `\w+` argument", _fill),
+    (r"Padding_idx must be within num_embeddings", _first_padding),
+)
+"""What to do about a message, the first that matches."""

@@ -1,0 +1,155 @@
+"""Makes the arguments of a small model of transformers from the names in the signature of its ``forward``.
+
+An argument that has no default, and one that the model asks for by name in what it raises, is made as well
+(``asked_inputs``).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from tests.benchmarks.asked_inputs import asked_for, patched, required, set_image_token, with_tokens
+from tests.benchmarks.small_sizes import BATCH, IMAGE, LARGEST_IMAGE, LENGTH, VOCABULARY
+
+
+def loss_of(output: Any) -> torch.Tensor:
+    """Return the model's own loss, or one of its logits or first numbers where it has none."""
+    if isinstance(output, dict):
+        loss: torch.Tensor | None = output.get("loss")
+        if loss is not None:
+            return loss
+        output = output["logits"] if "logits" in output else next(filter(_has_grad, output.values()))
+    first: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
+    return first.float().pow(2).mean()
+
+
+def _has_grad(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.requires_grad
+
+
+def batch_that_runs(model: nn.Module, kind: str) -> dict[str, Any]:
+    """Make a batch that runs forward and backward, with images in the text where the model allows it.
+
+    Raises:
+        Exception: What the last one raised.
+    """
+    failed: Exception = ValueError("no batch")
+    for batch in batches(model, kind):
+        try:
+            loss_of(model(**batch)).backward()
+        except Exception as error:
+            failed = error
+            continue
+        model.zero_grad(set_to_none=True)
+        return batch
+    raise failed
+
+
+MEDIA = ("pixel_values", "input_features", "input_values", "input_features_mask", "feature_attention_mask")
+"""What a model that reads text may be given besides."""
+
+
+def batches(model: nn.Module, kind: str) -> Iterator[dict[str, Any]]:
+    """Yield what to try: images in the text, as many as the model asks for; text alone; no labels."""
+    given = example(model, kind)
+    text = {name: value for name, value in given.items() if name not in MEDIA}
+    if "input_ids" in given and len(text) < len(given) and kind != "contrastive":
+        image_token = set_image_token(model.config)
+        yield from _with_images(model, given, image_token)
+        if "pixel_values" in given:
+            yield from _with_images(
+                model, given | {"pixel_values": given["pixel_values"][:, None]}, image_token
+            )
+        given = text
+    yield given
+    if "labels" in given:
+        yield {name: value for name, value in given.items() if name != "labels"}
+    for start in (given, *_of_another_kind(given)):
+        yield from asked_for(model, start)
+        yield from asked_for(model, {name: value for name, value in start.items() if name != "labels"})
+
+
+def _of_another_kind(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the batch with sound in place of its spectrogram."""
+    if "input_features" in given:
+        rest = {name: value for name, value in given.items() if not name.startswith("input_features")}
+        yield rest | {"input_values": torch.randn(BATCH, 4000, generator=torch.Generator().manual_seed(1))}
+
+
+def _with_images(model: nn.Module, given: dict[str, Any], token: int | None) -> Iterator[dict[str, Any]]:
+    """Yield a batch, or the one with as many image tokens in front as the model says that it misses."""
+    try:
+        model(**given)
+    except Exception as error:
+        longer = with_tokens(given, str(error), token)
+        if not longer:
+            return
+        given = given | longer
+    yield given
+
+
+def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:
+    """Make the keyword arguments of a batch, with labels where the model takes them."""
+    accepted = set(inspect.signature(model.forward).parameters)
+    generator = torch.Generator().manual_seed(1)
+    config: Any = model.config
+
+    def ids(length: int) -> torch.Tensor:
+        return torch.randint(3, VOCABULARY - 1, (batch, length), generator=generator)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(batch, *shape, generator=generator)
+
+    given: dict[str, Any] = {}
+    text = kind in ("causal LM", "masked LM", "encoder-decoder", "vision-language", "contrastive")
+    if text and "input_ids" in accepted:
+        given["input_ids"] = ids(LENGTH)
+        given["labels"] = ids(LENGTH)
+        if "attention_mask" in accepted and kind != "contrastive":
+            given["attention_mask"] = torch.ones(batch, LENGTH, dtype=torch.long)
+    if "pixel_values" in accepted:
+        size = _image_size(config)
+        given |= patched(model, noise(getattr(config, "num_channels", 3) or 3, size, size))
+        given.setdefault("labels", torch.arange(batch) % 2)
+        if kind == "segmentation":
+            given["labels"] = torch.zeros(batch, size, size, dtype=torch.long)
+    if "input_features" in accepted:
+        given["input_features"] = noise(*_spectrogram(config))
+        for name in ("input_features_mask", "feature_attention_mask"):
+            given[name] = torch.ones(batch, given["input_features"].shape[1], dtype=torch.long)
+    elif "input_values" in accepted:
+        is_spectrogram = "spectrogram" in config.model_type
+        given["input_values"] = noise(*_spectrogram(config)) if is_spectrogram else noise(4000)
+    if kind == "audio classification":
+        given["labels"] = torch.arange(batch) % 2
+    elif kind in ("speech", "speech seq2seq"):
+        given.setdefault("labels", ids(4))
+    if kind == "contrastive":
+        given["return_loss"] = True
+    given = {name: value for name, value in given.items() if name in accepted}
+    return given | required(model, given)
+
+
+def _spectrogram(config: Any) -> tuple[int, int]:
+    """Return (length, bins), or (bins, length) for Whisper."""
+    part = getattr(config, "encoder_config", None) or getattr(config, "audio_config", None) or config
+    names = ("feature_projection_input_dim", "input_feat_per_channel", "num_mel_bins", "input_dim")
+    bins = next((getattr(part, name) for name in names if getattr(part, name, None)), 8)
+    if config.model_type == "whisper":
+        return bins, 2 * config.max_source_positions
+    return getattr(part, "max_length", 64), bins
+
+
+def _image_size(config: Any) -> int:
+    for part in (config, getattr(config, "vision_config", None)):
+        size = getattr(part, "image_size", None)
+        if size:
+            side = int(size[0] if isinstance(size, list | tuple) else size)
+            is_of_any_size = side > LARGEST_IMAGE and not hasattr(part, "patch_size")
+            return 2 * IMAGE if is_of_any_size else side
+    return IMAGE

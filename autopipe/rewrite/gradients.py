@@ -21,8 +21,14 @@ def values_with_gradient(traced: TracedModel, trained: Set[str]) -> frozenset[st
 
     Returns:
         Names of nodes. A value may be among them whose gradient turns out to be None; none is missing.
+        What shares memory with a written value has what was written from then on, its gradient too::
+
+            keys = x.new_empty(...)      nothing flows to it, but
+            keys[..., :8].copy_(k)       from here on gradients come back through ``keys``
+
         O(nodes x arguments).
     """
+    memory = {name: group for group in traced.together for name in group}
     flows = {leaf.name for leaf in traced.inputs if leaf.name in trained}
     for node in traced.graph.nodes:
         info = traced.info.get(node.name)
@@ -38,7 +44,16 @@ def values_with_gradient(traced: TracedModel, trained: Set[str]) -> frozenset[st
             reads = reads or not trained.isdisjoint(info.parameters)
         if can_flow and reads and node.target not in _CUTS:
             flows.add(node.name)
+            if info.writes:
+                shared = {name for written in info.writes for name in memory.get(written, (written,))}
+                flows |= {name for name in shared if _may_carry(traced, name)}
     return frozenset(flows)
+
+
+def _may_carry(traced: TracedModel, name: str) -> bool:
+    """Whether a node's value can have a gradient at all."""
+    info = traced.info.get(name)
+    return info is not None and (info.spec is None or info.spec.is_differentiable)
 
 
 def _passes(traced: TracedModel, node: fx.Node) -> Callable[[fx.Node], bool]:

@@ -35,7 +35,9 @@ class Recorded:
         if isinstance(value, torch.Tensor) and value.requires_grad:
             value.register_hook(partial(self._keep_gradient, name))  # type: ignore[no-untyped-call]
 
-    def _keep_gradient(self, name: str, gradient: torch.Tensor) -> None:
+    def _keep_gradient(self, name: str, gradient: torch.Tensor | None) -> None:
+        if gradient is None:  # what read the value has no gradient for it
+            return
         before = self.gradients.get(name)
         self.gradients[name] = (
             gradient.detach().clone() if before is None else _added(before, gradient.detach())

@@ -12,6 +12,9 @@ from torch import nn
 
 from tests.benchmarks.small_sizes import BATCH, IMAGE, LENGTH, VOCABULARY
 
+NO_NAMES = re.compile("text ids|argument 'indices'")
+"""What messages call the text besides its name."""
+
 ROUNDS = 6
 """How often a model may ask for another argument."""
 
@@ -77,6 +80,7 @@ MAKERS: dict[str, Callable[[Any], torch.Tensor]] = {
     "pixel_attention_mask": lambda config: torch.ones(
         BATCH, _of(config, "num_patches", 16), dtype=torch.long
     ),
+    "mm_token_type_ids": lambda _: torch.zeros(BATCH, LENGTH, dtype=torch.long),
     "input_features": lambda _: _noise(64, 8),
     "input_values": lambda _: _noise(4000),
 }
@@ -139,6 +143,7 @@ def _reshaped(model: nn.Module, given: dict[str, Any], message: str) -> dict[str
         _named(model, given, message)
         or _resized(given, message)
         or _of_several(given, message)
+        or _shown(model, given, message)
         or with_tokens(given, message, set_image_token(model.config))
     )
 
@@ -146,9 +151,21 @@ def _reshaped(model: nn.Module, given: dict[str, Any], message: str) -> dict[str
 def _of_several(given: dict[str, Any], message: str) -> dict[str, Any]:
     """Return the images as the only ones of their examples, where examples have several."""
     images = given.get("pixel_values")
-    if images is None or not re.search(r"expected 5, got 4|got input of size: \[\d+, \d+\]", message):
+    if images is None or not re.search(
+        r"expected 5, got 4|expected 4, got 3|got input of size: \[\d+, \d+\]", message
+    ):
         return {}
     return {"pixel_values": images[:, None]}
+
+
+def _shown(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, Any]:
+    """Return the mask of the images that are there, for a model that takes one and raises at None."""
+    accepted = inspect.signature(model.forward).parameters
+    if "NoneType" not in message or "pixel_attention_mask" in given or "pixel_attention_mask" not in accepted:
+        return {}
+    images = given.get("pixel_values", _noise(3, *2 * [_of(model.config, "image_size", IMAGE)]))
+    images = images[:, None] if images.dim() == 4 else images
+    return {"pixel_values": images, "pixel_attention_mask": torch.ones(BATCH, 1, dtype=torch.bool)}
 
 
 def with_tokens(given: dict[str, Any], message: str, token: int | None) -> dict[str, Any]:
@@ -157,7 +174,10 @@ def with_tokens(given: dict[str, Any], message: str, token: int | None) -> dict[
     if not wanted or token is None or "input_ids" not in given:
         return {}
     images = torch.full((BATCH, int(wanted[1]) // BATCH), token)
-    longer = {name: torch.cat([images, given[name]], 1) for name in ("input_ids", "labels") if name in given}
+    texts = {
+        name: value for name, value in given.items() if name in ("input_ids", "labels") and value.dim() == 2
+    }
+    longer: dict[str, Any] = {name: torch.cat([images, text], 1) for name, text in texts.items()}
     if "attention_mask" in given:
         longer["attention_mask"] = torch.ones_like(longer["input_ids"])
     return longer
@@ -166,6 +186,7 @@ def with_tokens(given: dict[str, Any], message: str, token: int | None) -> dict[
 def set_image_token(config: Any) -> int | None:
     """Let the place of an image in a text be a token of the vocabulary that no text has."""
     names = [name for name in ("image_token_id", "image_token_index") if hasattr(config, name)]
+    names = names or [name for name in ("video_token_id",) if hasattr(config, name)]
     token = vocabulary(config) - 1
     for name in names:
         setattr(config, name, token)
@@ -182,7 +203,7 @@ def vocabulary(config: Any) -> int:
 def _named(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, Any]:
     """Return what a message names and the model takes, or what a decoder reads in its place."""
     accepted = inspect.signature(model.forward).parameters
-    words = set(re.findall(r"\w+", message.lower().replace("text ids", "input_ids")))
+    words = set(re.findall(r"\w+", NO_NAMES.sub("input_ids", message.lower())))
     names = [name for name in MAKERS if name in words]
     names += [f"decoder_{name}" for name in names if f"decoder_{name}" in MAKERS]
     names = [name for name in names if name in accepted and name not in given]

@@ -12,6 +12,7 @@ LEFT_TO_USER: dict[str, Any] = {
     **{"n_shared_experts": 1, "n_routed_experts": 4, "num_experts": 4, "top_k_experts": 2, "n_group": 1},
     **{"moe_intermediate_size": 16, "num_experts_per_tok": 2, "topk_group": 1, "clip_qkv": 8.0},
     **{"sliding_window": 8, "deepstack_layer_map": [[0, 0], [1, 1]], "downsample_rate": "1/2"},
+    "video_token_id": 98,
     "vocabulary_map": {word: 80 + index for index, word in enumerate(IMAGE_WORDS)},
 }
 """What a config may leave None for the user to say."""
@@ -96,8 +97,12 @@ def _first_padding(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
 
 
 def _fill(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
-    """Set what configs leave to the user, and each layer's kind to the simplest."""
+    """Set what configs leave to the user: nested configs, numbers, each layer's kind, sections."""
     for part in parts_of(config):
+        kinds = getattr(part, "sub_configs", {}) | getattr(part, "sub_configs_defaults", {})
+        for name, nested in kinds.items():
+            if getattr(part, name, None) is None and hasattr(nested, "model_type"):
+                setattr(part, name, nested())
         for name, value in LEFT_TO_USER.items():
             if name in vars(part) and getattr(part, name) is None:
                 setattr(part, name, value)
@@ -106,13 +111,31 @@ def _fill(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
             part.mlp_layer_types = ["dense"] * n_layers
         if n_layers and getattr(part, "head_dim", 0) is None:
             part.head_dim = part.hidden_size // part.num_attention_heads
+        rope = getattr(part, "rope_parameters", None)
+        if isinstance(rope, dict) and "mrope_section" in getattr(part, "ignore_keys_at_rope_validation", ()):
+            part.rope_parameters = {"mrope_section": sections(part.head_dim // 2, SECTIONS)} | rope
+
+
+def _within(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
+    """Move a token that a vocabulary does not have into it."""
+    index, size = int(found[1]), int(found[2])
+    for part in parts_of(config):
+        for name in [name for name, value in vars(part).items() if value == index and "_" in name]:
+            setattr(part, name, size - 3 - len(name) % 7)
+
+
+def _ungrouped(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
+    """Let convolutions have one group."""
+    for part in parts_of(config):
+        for name in [name for name in vars(part) if name.endswith("_groups")]:
+            setattr(part, name, 1)
 
 
 def _rope_of_layers(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
     """Give every kind of layer its own angles."""
     for part in parts_of(config):
-        kinds = set(getattr(part, "layer_types", None) or ()) | {found[1]}
-        if isinstance(getattr(part, "rope_parameters", None), dict):
+        kinds = set(getattr(part, "layer_types", None) or ())
+        if found[1] in kinds and isinstance(getattr(part, "rope_parameters", None), dict):
             part.rope_parameters = {kind: {"rope_type": "default", "rope_theta": THETA} for kind in kinds}
 
 
@@ -125,7 +148,9 @@ RULES: tuple[tuple[str, Callable[[Any, re.Match[str], dict[str, Any]], None]], .
     (r"'(\w+Config)' object has no attribute '(\w+)'", _left_out),
     (r"get_seq_length` can only", _no_cache),
     (r"^'(\w+_attention)'$", _rope_of_layers),
-    (r"NoneType|must not be None|Could not find a `\w+` argument", _fill),
+    (r"NoneType|'bool' object|must not be None|Could not find a `\w+` argument", _fill),
+    (r"index (\d+) is out of bounds for dimension 0 with size (\d+)", _within),
+    (r"in_channels must be divisible by groups", _ungrouped),
     (r"Padding_idx must be within num_embeddings", _first_padding),
 )
 """What to do about a message, the first that matches."""

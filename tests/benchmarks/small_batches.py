@@ -33,7 +33,7 @@ def _has_grad(value: Any) -> bool:
 
 
 def batch_that_runs(model: nn.Module, kind: str) -> dict[str, Any]:
-    """Make a batch that runs forward and backward, with images in the text where the model allows it.
+    """Make a batch that runs, a microbatch of it too, with images in the text where the model allows it.
 
     Raises:
         Exception: What the last one raised.
@@ -42,6 +42,7 @@ def batch_that_runs(model: nn.Module, kind: str) -> dict[str, Any]:
     for batch in batches(model, kind):
         try:
             loss_of(model(**batch)).backward()
+            loss_of(model(**_first_rows(batch)))
         except Exception as error:
             failed = error
             continue
@@ -50,13 +51,21 @@ def batch_that_runs(model: nn.Module, kind: str) -> dict[str, Any]:
     raise failed
 
 
+def _first_rows(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return the first of four microbatches of a batch."""
+    return {
+        name: value.tensor_split(4)[0] if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }
+
+
 MEDIA = ("pixel_values", "input_features", "input_values", "input_features_mask", "feature_attention_mask")
 """What a model that reads text may be given besides."""
 
 
 def batches(model: nn.Module, kind: str) -> Iterator[dict[str, Any]]:
     """Yield what to try: images in the text, as many as the model asks for; text alone; no labels."""
-    given = example(model, kind)
+    given = whole = example(model, kind)
     text = {name: value for name, value in given.items() if name not in MEDIA}
     if "input_ids" in given and len(text) < len(given) and kind != "contrastive":
         image_token = set_image_token(model.config)
@@ -69,7 +78,7 @@ def batches(model: nn.Module, kind: str) -> Iterator[dict[str, Any]]:
     yield given
     if "labels" in given:
         yield {name: value for name, value in given.items() if name != "labels"}
-    for start in (given, *_of_another_kind(given)):
+    for start in (given, *_of_another_kind(given), whole):
         yield from asked_for(model, start)
         yield from asked_for(model, {name: value for name, value in start.items() if name != "labels"})
 

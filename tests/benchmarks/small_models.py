@@ -128,6 +128,8 @@ PROFILES: tuple[dict[str, Any], ...] = (
 _STAGES = {
     "embed_dim": 32,
     "depths": [2, 2],
+    "window_size": 4,
+    "patch_size": 4,
     "num_heads": [2, 4],
     "out_indices": [1, 2],
     "out_features": None,
@@ -143,7 +145,8 @@ LATE_PROFILES: tuple[dict[str, Any], ...] = (
     {"n_group": 1, "topk_group": 1, "use_cache": False, "use_qformer_text_input": True},
     {"n_group": 1, "topk_group": 1, "layer_types": ["full_attention"] * 2, "num_hidden_layers": 2},
     {"num_filters": 4, "depths": [1] * 7},
-    {"num_filters": 4},
+    {"num_filters": 4, "latent_query_num": 4, "num_codebooks": 1},
+    {"intermediate_size": 8, "vision_feature_layer": [1, 0]},
     {"context_size": 16, "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": VOCABULARY},
 )
 """What to try when nothing else runs: larger images, stages, features of several depths."""

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-BATCH, IMAGES = 8, (64, 96, 224)
-LIMIT = 70_000_000
+BATCH, IMAGES = 8, (64, 96, 224, None)
+"""The sizes of images to try; None is the model's own."""
+
+LIMIT = 90_000_000
 
 TORCHVISION = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet"),
@@ -81,7 +83,8 @@ def build_vision(kind: str, name: str) -> tuple[nn.Module, dict[str, Any]]:
             if sum(parameter.numel() for parameter in model.parameters()) > LIMIT:
                 raise ValueError("too large")
             first = next(iter(inspect.signature(model.forward).parameters))
-            images = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(1))
+            side = size or model.default_cfg["input_size"][-1]
+            images = torch.randn(BATCH, 3, side, side, generator=torch.Generator().manual_seed(1))
             model(images[:2])
         except Exception as error:
             failed = error
@@ -90,14 +93,15 @@ def build_vision(kind: str, name: str) -> tuple[nn.Module, dict[str, Any]]:
     raise failed
 
 
-def _build(kind: str, name: str, size: int) -> nn.Module:
+def _build(kind: str, name: str, size: int | None) -> nn.Module:
     if kind == "torchvision":
         made: nn.Module = torchvision_models().get_model(name, num_classes=10)
         return made
     import timm
 
+    given = {} if size is None else {"img_size": size}
     try:
-        model: nn.Module = timm.create_model(name, num_classes=10, img_size=size)
+        model: nn.Module = timm.create_model(name, num_classes=10, **given)
     except TypeError:
         model = timm.create_model(name, num_classes=10)
     return model

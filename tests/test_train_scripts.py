@@ -19,13 +19,7 @@ HOW_TO = (ROOT / "docs" / "how-to" / "torchrun.md").read_text("utf-8")
 SCRIPT = re.compile(r"```python title=train.py\n(.*?)```", re.DOTALL)
 SHOWN = re.compile(r"You should see.*?```text\n(.*?)```", re.DOTALL)
 
-# Both scripts in the processes of one launch: starting takes longer than training.
 NAMES = ("readme", "how_to")
-BOTH = f"""
-import runpy
-for page in {NAMES}:
-    runpy.run_path(page + ".py", run_name="__main__")
-"""
 
 
 @pytest.fixture
@@ -72,16 +66,18 @@ def test_on_one_process_the_scripts_print_what_the_pages_say(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_under_torchrun_the_scripts_print_what_the_pages_say(folder: Path) -> None:
-    (folder / "both.py").write_text(BOTH, "utf-8")
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    done = subprocess.run(
-        [sys.executable, *torchrun, "both.py"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert_as_shown(done.stdout)
+    printed = ""
+    for name in NAMES:
+        done = subprocess.run(
+            [sys.executable, *torchrun, f"{name}.py"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        printed += done.stdout
+    assert_as_shown(printed)
     assert_the_checkpoint_loads(folder)

@@ -143,6 +143,7 @@ def _reshaped(model: nn.Module, given: dict[str, Any], message: str) -> dict[str
         _named(model, given, message)
         or _resized(given, message)
         or _of_several(given, message)
+        or _of_one_channel(model, given, message)
         or _shown(model, given, message)
         or with_tokens(given, message, set_image_token(model.config))
     )
@@ -208,6 +209,16 @@ def _named(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, A
     names += [f"decoder_{name}" for name in names if f"decoder_{name}" in MAKERS]
     names = [name for name in names if name in accepted and name not in given]
     return _made(model, names[:1])
+
+
+def _of_one_channel(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, Any]:
+    """Return the sound as one channel, all of it there, for a model that expects channels."""
+    sound = given.get("input_values")
+    if sound is None or sound.dim() != 2 or "to have 1 channels" not in message:
+        return {}
+    accepted = inspect.signature(model.forward).parameters
+    mask = {"padding_mask": torch.ones(sound.shape, dtype=torch.bool)} if "padding_mask" in accepted else {}
+    return {"input_values": sound[:, None]} | mask
 
 
 def _resized(given: dict[str, Any], message: str) -> dict[str, Any]:

@@ -137,11 +137,21 @@ _STAGES = {
 _TAPS = {"num_hidden_layers": 4, "num_layers": 4, "backbone_out_indices": [0, 1, 2, 3]}
 _TAPS |= {"out_indices": [1, 2, 3, 4], "neck_hidden_sizes": [16, 32, 32, 32]}
 
+_TOWERS: dict[str, Any] = {"architecture": "test_vit", "model_args": {"embed_dim": 32}}
+_TOWERS |= {"upsample_out_channels": [16], "upsample_kernel_sizes": [4]}
+_TOWERS |= {"conv_out_channels": [16], "conv_kernel_sizes": [1]}
+_BY_LAYER = {"intermediate_size": 48, "num_hidden_layers": 4, "activation_sparsity_pattern": [0.0] * 4}
+_BY_LAYER |= {"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "architecture": "test_vit"}
+_BY_LAYER |= {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8}
+
 LATE_PROFILES: tuple[dict[str, Any], ...] = (
     {"image_size": 64, "patch_size": 2},
     {"image_size": 128, "patch_size": 4},
     _STAGES,
     _TAPS,
+    _TAPS | {"reshape_hidden_states": False},
+    _TOWERS,
+    _BY_LAYER,
     {"n_group": 1, "topk_group": 1, "use_cache": False, "use_qformer_text_input": True},
     {"n_group": 1, "topk_group": 1, "layer_types": ["full_attention"] * 2, "num_hidden_layers": 2},
     {"num_filters": 4, "depths": [1] * 7},

@@ -31,7 +31,7 @@ class Numbers:
     def distance(self, other: Numbers) -> str:
         """Say what differs by more than sums in another order explain, or ""."""
         grads = [grad.abs().max() for grad in self.grads.values() if grad is not None and grad.numel()]
-        noise = torch.finfo(torch.float32).eps * float(max(grads, default=0.0))
+        noise = torch.finfo(self.loss.dtype).eps * float(max(grads, default=0.0))
         return self._difference(other, partial(_is_close, noise=noise))
 
     def _difference(self, other: Numbers, agree: Callable[[torch.Tensor, torch.Tensor], bool]) -> str:
@@ -53,7 +53,9 @@ def _is_bitwise(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _is_close(one: torch.Tensor, other: torch.Tensor, noise: float) -> bool:
     """Whether two tensors agree; what all but cancels (the bias before a norm) is noise of the largest."""
     scale = float(one.abs().max()) if one.numel() else 0.0
-    return torch.allclose(one, other, rtol=1e-4, atol=1e-5 * scale + 1e-7 + noise, equal_nan=True)
+    finer = 1e-6 if one.dtype == torch.float64 else 1.0
+    rtol, atol = 1e-4 * finer, (1e-5 * scale + 1e-7) * finer + noise
+    return torch.allclose(one, other, rtol=rtol, atol=atol, equal_nan=True)
 
 
 class Bench:
@@ -67,6 +69,14 @@ class Bench:
     def __init__(self, model: nn.Module, batch: dict[str, Any]) -> None:
         self.model, self.batch = model, batch
         self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def in_double(self) -> Bench:
+        """Return the same model and batch in float64, where nothing but rounding becomes small."""
+        batch = {
+            name: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+            for name, value in self.batch.items()
+        }
+        return Bench(self.model.double(), batch)
 
     def numbers(self, run: Callable[[], torch.Tensor]) -> Numbers:
         """Run forward and backward from a fixed seed; return the loss and the gradients."""

@@ -19,10 +19,10 @@ does not run, or differs from itself, does not count. Equal: the loss and every 
 step are those of the plain loop over the microbatches (of one stage, where the model draws random
 numbers, and one stage is the plain model); where they differ by more than rounding explains, float64
 decides, in which rounding is nothing and a lost gradient is what it was. Bitwise: called whole, the
-pipeline gives the model's loss and gradients bit by bit. Opaque: equal, with a module kept whole that has children. Explained: refused
-with an AutopipeError. torch: torch.distributed.pipelining on the same model, where it was asked: cut at
-its blocks by parameters, dropout off, over gloo; once as it is, and if that fails returning its logits,
-whichever is better."""
+pipeline gives the model's loss and gradients bit by bit. Opaque: equal, with a module kept whole that
+has children. Explained: refused with an AutopipeError. torch: torch.distributed.pipelining on the same
+model, where it was asked: cut at its blocks by parameters, dropout off, over gloo; once as it is, and
+if that fails returning its logits, whichever is better."""
 """What the words in the table mean."""
 
 RECORDS = Path(__file__).parents[2] / "docs" / "benchmarks"

@@ -8,6 +8,7 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,15 @@ def test_files_are_named_for_what_they_hold() -> None:
 def test_top_level_folders_are_the_four_of_the_design() -> None:
     folders = {name.split("/")[0] for name in tracked_files() if "/" in name}
     assert folders <= {"autopipe", "tests", "models", "docs", ".ci"}
+
+
+def test_no_room_of_the_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    rooms = {
+        folder for path in (ROOT / "tests").rglob("test_*.py") for folder in path.relative_to(ROOT).parts
+    }
+    passed_over = pytestconfig.getini("norecursedirs")
+    assert "dist" in rooms
+    assert not [room for room in rooms for pattern in passed_over if fnmatch(room, pattern)]
 
 
 def test_the_library_never_prints() -> None:

@@ -31,6 +31,8 @@ FILES = {
 """File and functions of each package; the last is the one that is called."""
 
 NAMES = tuple(FILES)
+MOST_STEPS = 3e7
+"""DeepSpeed's loops in Python go layers x layers x stages / 2 times: half a minute; 5,129 x 64 take hours."""
 
 
 class LayerPeers:
@@ -55,7 +57,7 @@ class LayerPeers:
             problem: The items of the same graph.
 
         Returns:
-            Bottlenecks, milliseconds; None where a package is not there or there are too few layers.
+            Bottlenecks, milliseconds; None where a package is not there, or the layers are too few or many.
         """
         nodes, k = objective.nodes[0], problem.k
         layers = layer_list(objective, k)
@@ -65,7 +67,8 @@ class LayerPeers:
         if "torchgpipe" in self.functions and len(layers) >= k:
             parts = self.functions["torchgpipe"](times, k)
             cuts["torchgpipe"] = [0, *accumulate(len(part) for part in parts)]
-        if "deepspeed" in self.functions and len(layers) >= k:
+        n_deepspeed_steps = len(layers) ** 2 * k // 2
+        if "deepspeed" in self.functions and len(layers) >= k and n_deepspeed_steps <= MOST_STEPS:
             cuts["deepspeed"] = [int(cut) for cut in self.functions["deepspeed"](sizes, k)]
         costs: dict[str, float | None] = dict.fromkeys(NAMES)
         for name, borders in cuts.items():

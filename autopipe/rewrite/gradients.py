@@ -34,9 +34,9 @@ def values_with_gradient(traced: TracedModel, trained: Set[str]) -> frozenset[st
         info = traced.info.get(node.name)
         if info is None or node.op == "placeholder":
             continue
-        spec, region = info.spec, info.region
         passes = _passes(traced, node)
-        can_flow = region.grad_enabled and not region.inference and (spec is None or spec.is_differentiable)
+        in_grad_mode = info.region.grad_enabled and not info.region.inference
+        can_flow = in_grad_mode and _may_carry(traced, node.name)
         if node.op == "get_attr":
             reads = str(node.target) in trained
         else:

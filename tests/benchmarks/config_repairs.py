@@ -90,10 +90,14 @@ def _no_cache(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
             part.use_cache = False
 
 
-def _first_padding(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
+def _set_all(config: Any, ending: str, value: Any) -> None:
     for part in parts_of(config):
-        for name in [name for name in vars(part) if name.endswith("pad_token_id")]:
-            setattr(part, name, 0)
+        for name in [name for name in vars(part) if name.endswith(ending)]:
+            setattr(part, name, value)
+
+
+def _first_padding(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
+    _set_all(config, "pad_token_id", 0)
 
 
 def _fill(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
@@ -126,9 +130,7 @@ def _within(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
 
 def _ungrouped(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
     """Let convolutions have one group."""
-    for part in parts_of(config):
-        for name in [name for name in vars(part) if name.endswith("_groups")]:
-            setattr(part, name, 1)
+    _set_all(config, "_groups", 1)
 
 
 def _rope_of_layers(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:

@@ -109,9 +109,11 @@ def _copies(stage: StageModule) -> dict[str, torch.Tensor]:
     found = {}
     for name in stage.mutated:
         tensor = entry_named(stage, name).tensor
-        storage = storages.setdefault(storage_of(tensor), tensor.untyped_storage().clone())  # type: ignore[no-untyped-call]
+        shared = storage_of(tensor)
+        if shared not in storages:
+            storages[shared] = tensor.untyped_storage().clone()  # type: ignore[no-untyped-call]
         copy = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        copy.set_(storage, tensor.storage_offset(), tensor.size(), tensor.stride())
+        copy.set_(storages[shared], tensor.storage_offset(), tensor.size(), tensor.stride())
         found[name] = copy.requires_grad_(tensor.requires_grad)
     return found
 

@@ -2,9 +2,12 @@
 
 ::
 
-    *.json      "Efficient Algorithms for Device Placement of DNN Graph Operators" (NeurIPS 2020)
-    *.json.gz   torch.export graphs priced by a roofline
-    *.txt       PipeDream profiles (SOSP 2019)
+    an object with "maxFPGAs"              "Efficient Algorithms for Device Placement of DNN Graph
+                                           Operators" (NeurIPS 2020)
+    an object with "link_bytes_per_s"      torch.export graphs priced by a roofline
+    lines "node1 -- name -- forward_..."   PipeDream profiles (SOSP 2019)
+
+What a file holds says which it is, compressed or not; its name says nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from autopipe.partition import MemoryRule
 BYTES_PER_MS = 10**9
 """Costs given in milliseconds become this many bytes a millisecond on a link of that bandwidth."""
 
+_GZIP = b"\x1f\x8b"
+
 FX_STAGES = (4, 8, 16)
 PIPEDREAM_BYTES_PER_S = 1e9
 
@@ -43,20 +48,32 @@ class PublicProblem:
 
 
 def read_folder(folder: Path) -> Iterator[PublicProblem]:
-    """Every graph of a folder, in the order of the file names."""
+    """Every graph of a folder, in the order of the file names; files of other kinds are left out."""
     for path in sorted(folder.iterdir()):
-        if path.name.endswith((".json", ".json.gz")) or path.suffix == ".txt":
-            yield read_problem(path)
+        problem = read_problem(path) if path.is_file() else None
+        if problem is not None:
+            yield problem
 
 
-def read_problem(path: Path) -> PublicProblem:
-    """One file, whatever its format."""
-    name = re.sub(r"\.(json\.gz|json|txt)$", "", path.name)
-    if path.suffix == ".txt":
-        return _pipedream(name, path.read_text())
-    raw = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-    data = json.loads(raw)
-    return _device_placement(name, data) if "maxFPGAs" in data else _fx(name, data)
+def read_problem(path: Path) -> PublicProblem | None:
+    """One file; None if it is of none of the three formats."""
+    raw = path.read_bytes()
+    try:
+        text = (gzip.decompress(raw) if raw.startswith(_GZIP) else raw).decode()
+    except (UnicodeDecodeError, gzip.BadGzipFile):
+        return None
+    name = re.sub(r"(\.json|\.txt)?(\.gz)?$", "", path.name)
+    if any(map(_NODE.match, text.splitlines())):
+        return _pipedream(name, text)
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(data, dict):
+        return None
+    if "maxFPGAs" in data:
+        return _device_placement(name, data)
+    return _fx(name, data) if "link_bytes_per_s" in data else None
 
 
 def _hardware(bytes_per_s: float, *, overlap: bool = False) -> Hardware:

@@ -48,6 +48,7 @@ def largest_load(data: dict[str, Any], stage_of: dict[str, int]) -> float:
 def test_known_optimum_is_found_and_proven(name: str) -> None:
     path = GRAPHS / f"{name}.json"
     problem = read_problem(path)
+    assert problem is not None
     partition = solve(problem.graph, problem.n_stages[0], hardware=problem.hardware, **problem.options)
     assert partition.certificate.gap <= 1e-6
     assert partition.certificate.bottleneck_ms == pytest.approx(OPTIMA_MS[name], abs=6e-5)

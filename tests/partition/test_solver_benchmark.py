@@ -11,7 +11,7 @@ import pytest
 from autopipe.partition import Objective, compile_problem, solve
 from autopipe.partition.baselines import layer_list
 from tests.benchmarks import solver_graphs
-from tests.benchmarks.graph_formats import PublicProblem
+from tests.benchmarks.graph_formats import PublicProblem, read_folder
 from tests.benchmarks.graph_shapes import experts, towers, transformer
 from tests.benchmarks.layer_peers import LayerPeers
 
@@ -83,6 +83,23 @@ def test_any_folder_gives_rows_that_hold_on_the_raw_files(
     assert row["bottleneck_ms"] == pytest.approx(max(load.values()))
     assert row["lower_bound_ms"] == pytest.approx(row["bottleneck_ms"])
     assert "| small | 5 | 16 |" in capsys.readouterr().out
+
+
+def test_what_a_file_holds_says_which_format_it_is(tmp_path: Path) -> None:
+    for write in (write_fx, write_device_placement, write_pipedream):
+        write(tmp_path)
+    unpacked = gzip.decompress((tmp_path / "small.json.gz").read_bytes())
+    packed = {name: gzip.compress((tmp_path / name).read_bytes()) for name in ("placed.json", "profile.txt")}
+    for path in tmp_path.iterdir():
+        path.unlink()
+    (tmp_path / "a.v2.json").write_bytes(unpacked)
+    (tmp_path / "b.json.gz").write_bytes(packed["placed.json"])
+    (tmp_path / "c.txt.gz").write_bytes(packed["profile.txt"])
+    (tmp_path / "d").write_bytes(unpacked)
+    (tmp_path / "README.md").write_text("What these are.")
+    (tmp_path / "other.json").write_text("[1, 2]")
+    found = [(problem.name, problem.kind, len(problem.graph)) for problem in read_folder(tmp_path)]
+    assert found == [("a.v2", "fx", 5), ("b", "device placement", 5), ("c", "pipedream", 5), ("d", "fx", 5)]
 
 
 def test_functions_of_other_packages_are_called_without_what_else_their_files_need(tmp_path: Path) -> None:

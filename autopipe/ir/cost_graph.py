@@ -13,103 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import networkx as nx
 
 from autopipe.errors import PartitionError
+from autopipe.ir.cost_node import CostNode, TiedParam
+
+__all__ = ["CostGraph", "CostNode", "Edge", "Graph", "TiedParam"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
 Edge: TypeAlias = tuple[str, str] | tuple[str, str, bool]
-
-
-@dataclass(frozen=True, slots=True)
-class CostNode:
-    """One operation: its times for one microbatch, and the bytes it makes, owns and keeps.
-
-    Args:
-        name: Unique in its graph.
-        fqn: The module that the operation belongs to, ``""`` at the top.
-        fwd_ms: Forward time.
-        bwd_input_ms: Time of the gradient with respect to the inputs.
-        bwd_weight_ms: Time of the gradient with respect to the parameters.
-        out_bytes: What crosses forward if the value is cut, once per reading stage.
-        grad_bytes: What comes back for it; 0 where no gradient flows.
-        param_bytes: Parameters that the operation reads, tied ones included.
-        saved_bytes: What is kept for the backward of one microbatch.
-        recomputable: Running it twice gives the same value and has no effect.
-        trained_bytes: Of ``param_bytes``, those that get a gradient; None: all of them.
-        n_trained: How many elements those are; None: one every four bytes.
-    """
-
-    name: str
-    fqn: str = ""
-    fwd_ms: float = 0
-    bwd_input_ms: float = 0
-    bwd_weight_ms: float = 0
-    out_bytes: int = 0
-    grad_bytes: int = 0
-    param_bytes: int = 0
-    saved_bytes: int = 0
-    recomputable: bool = False
-    trained_bytes: int | None = None
-    n_trained: int | None = None
-
-    @property
-    def bwd_ms(self) -> float:
-        """Both halves of the backward."""
-        return self.bwd_input_ms + self.bwd_weight_ms
-
-    @property
-    def compute_ms(self) -> float:
-        """Forward and backward."""
-        return self.fwd_ms + self.bwd_input_ms + self.bwd_weight_ms
-
-    def verify(self) -> None:
-        """Raise unless every cost is a finite number that is not negative.
-
-        Raises:
-            PartitionError: A cost is negative, infinite or NaN; names the node and the field.
-        """
-        for field in _COSTS:
-            value = getattr(self, field)
-            if value is not None and (not math.isfinite(value) or value < 0):
-                raise PartitionError(
-                    f"node {self.name!r} has {field} = {value}.",
-                    why="A cost is a finite number, zero or more.",
-                )
-
-
-_COSTS = tuple(each.name for each in fields(CostNode) if each.name not in ("name", "fqn", "recomputable"))
-
-
-@dataclass(frozen=True, slots=True)
-class TiedParam:
-    """A parameter that several nodes read: a stage that holds several of them counts it once.
-
-    Args:
-        name: Its FQN.
-        nbytes: Its size.
-        nodes: The nodes that read it; ``param_bytes`` of each includes it.
-        trained_bytes: As in `CostNode`.
-        n_trained: As in `CostNode`.
-    """
-
-    name: str
-    nbytes: int
-    nodes: tuple[str, ...]
-    trained_bytes: int | None = None
-    n_trained: int | None = None
-
-    def verify(self) -> None:
-        """Raise PartitionError if the size is negative or a node is named twice."""
-        if self.nbytes < 0 or len(set(self.nodes)) != len(self.nodes):
-            raise PartitionError(f"tied parameter {self}: a negative size, or a node named twice.")
-
-    def __str__(self) -> str:
-        """Print as ``embed.weight, 4096 bytes, read by embed, head``."""
-        return f"{self.name}, {self.nbytes} bytes, read by {', '.join(self.nodes)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +98,8 @@ class CostGraph:
             The verified graph.
 
         Raises:
-            PartitionError: See :meth:`verify`.
+            PartitionError: See :meth:`verify`; also an undirected graph, or an attribute of a node that
+                is no field of CostNode.
 
         Example:
             >>> import networkx as nx
@@ -191,14 +107,16 @@ class CostGraph:
             >>> [node.name for node in CostGraph.from_networkx(g).nodes]
             ['a', 'b']
         """
+        if not graph.is_directed():
+            raise PartitionError("the networkx graph has no directions.", remedy="networkx.DiGraph.")
         place = {node: index for index, node in enumerate(graph)}
         order = list(graph)
-        if any(place[a] >= place[b] for a, b in graph.edges) and nx.is_directed_acyclic_graph(graph):
+        if any(place[a] >= place[b] for a, b in graph.edges()) and nx.is_directed_acyclic_graph(graph):
             order = list(nx.lexicographical_topological_sort(graph, key=place.__getitem__))
         nodes = []
         for node in order:
             fields = dict(graph.nodes[node])
-            nodes.append(fields["cost"] if "cost" in fields else CostNode(**{"name": str(node), **fields}))
+            nodes.append(fields["cost"] if "cost" in fields else CostNode.of({"name": str(node), **fields}))
         edges = ((str(a), str(b), bool(data)) for a, b, data in graph.edges(data="data", default=True))
         return cls.build(nodes, edges, together, tied)
 
@@ -236,12 +154,18 @@ class CostGraph:
         backward = [(a, b) for a, b in self.graph.edges if place[a] >= place[b]]
         if backward:
             self._refuse_cycle_or_order(*backward[0])
-        for tied in self.tied:
-            tied.verify()
         for group in (*self.together, *(tied.nodes for tied in self.tied)):
             for name in group:
                 if name not in self.graph:
                     raise PartitionError(f"group {list(group)[:4]}: there is no node {name!r}.")
+        for tied in self.tied:
+            tied.verify()
+            small = next((x for x in map(self.node, tied.nodes) if x.param_bytes < tied.nbytes), None)
+            if small is not None:
+                raise PartitionError(
+                    f"tied parameter {tied}: node {small.name!r} has param_bytes = {small.param_bytes}.",
+                    why="They include the tied parameter.",
+                )
 
     def _refuse_cycle_or_order(self, maker: str, reader: str) -> None:
         if not nx.is_directed_acyclic_graph(self.graph):
@@ -264,9 +188,19 @@ class CostGraph:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CostGraph:
-        """The graph that :meth:`to_json` wrote; verified."""
+        """The graph that :meth:`to_json` wrote; verified.
+
+        Raises:
+            PartitionError: See :meth:`verify`; also a part that is missing or has another form.
+        """
+        for part in ("nodes", "edges"):
+            if part not in data:
+                raise PartitionError(f"the cost graph has no {part!r}.")
+        wrong = next((edge for edge in data["edges"] if len(edge) not in (2, 3)), None)
+        if wrong is not None:
+            raise PartitionError(f"edge {wrong} has not two ends.", remedy='["a", "b"] or ["a", "b", false].')
         return cls.build(
-            (CostNode(**node) for node in data["nodes"]),
+            (CostNode.of(node) for node in data["nodes"]),
             (tuple(edge) for edge in data["edges"]),
             data.get("together", ()),
             (TiedParam(**{**tied, "nodes": tuple(tied["nodes"])}) for tied in data.get("tied", ())),

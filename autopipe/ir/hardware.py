@@ -45,7 +45,7 @@ class Device:
         owner = f"device {self.name!r}"
         _require_positive(owner, mem_bytes_per_s=self.mem_bytes_per_s, memory_bytes=self.memory_bytes)
         _require_positive(owner, **{f"flops_per_s[{k}]": v for k, v in self.flops_per_s.items()})
-        if not self.launch_ms >= 0:
+        if not 0 <= self.launch_ms < math.inf:
             raise PartitionError(f"{owner} has launch_ms = {self.launch_ms}.")
 
 
@@ -74,7 +74,7 @@ class Link:
             PartitionError: Names the link and the field.
         """
         _require_positive(f"link {self.name!r}", bytes_per_s=self.bytes_per_s)
-        if not self.latency_ms >= 0:
+        if not 0 <= self.latency_ms < math.inf:
             raise PartitionError(f"link {self.name!r} has latency_ms = {self.latency_ms}.")
 
 
@@ -156,8 +156,9 @@ class Hardware:
                 f"hardware {self.name!r} has {len(self.devices)} devices and {len(self.links)} links.",
                 remedy="one link for all, or one between every two neighbours.",
             )
-        if not self.optimizer_bytes_per_param >= 0:
-            raise PartitionError(f"hardware {self.name!r} has negative optimizer_bytes_per_param.")
+        if not 0 <= self.optimizer_bytes_per_param < math.inf:
+            each = self.optimizer_bytes_per_param
+            raise PartitionError(f"hardware {self.name!r} has optimizer_bytes_per_param = {each}.")
 
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON types from which :meth:`from_json` makes an equal object."""

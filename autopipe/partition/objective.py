@@ -53,6 +53,23 @@ def net_ms(net: Net, link: Link) -> float:
     return net.share * (link.transfer_ms(net.out_bytes) + link.transfer_ms(net.grad_bytes))
 
 
+def _but_times(graph: CostGraph) -> tuple[object, ...]:
+    """What graphs of all positions have in common."""
+    nodes = [
+        (
+            x.out_bytes,
+            x.grad_bytes,
+            x.param_bytes,
+            x.saved_bytes,
+            x.recomputable,
+            x.trained_bytes,
+            x.n_trained,
+        )
+        for x in graph.nodes
+    ]
+    return nodes, set(graph.edges()), graph.together, graph.tied
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What a caller may choose about prices and memory.
@@ -116,6 +133,11 @@ class Objective:
         for graph in self.graphs[1:]:
             if tuple(graph.graph) != self.names:
                 raise PartitionError("cost graphs of different positions have different nodes.")
+            if graph is not self.graph and _but_times(graph) != _but_times(self.graph):
+                raise PartitionError(
+                    "cost graphs of different positions differ in more than their times.",
+                    remedy="the same edges, groups, tied parameters and bytes in all of them.",
+                )
         if len(self.in_flight) != self.n_stages:
             raise PartitionError(
                 f"in_flight has {len(self.in_flight)} numbers for {self.n_stages} stages.",

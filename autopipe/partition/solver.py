@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from autopipe.errors import ArgumentError, PartitionError
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
-from autopipe.ir.integers import is_int
 from autopipe.ir.partition import Partition
+from autopipe.partition.asked import (
+    check_counts,
+    check_machine,
+    check_rules,
+    checked_flights,
+    checked_groups,
+    checked_pins,
+)
 from autopipe.partition.choices import check_device_order, check_objective
 from autopipe.partition.device_order import in_best_order
 from autopipe.partition.objective import MemoryRule, Rules
@@ -70,8 +75,8 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         The partition with costs and certificate.
 
     Raises:
-        ArgumentError: Not one stage or more, no ranks, an unknown choice, or a limit or budget that is no
-            such number.
+        ArgumentError: Not one stage or more, no ranks, an unknown choice, or a limit, budget or count that
+            is no such number.
         InfeasibleError: No split fits the memory limit; says which stage needs how much.
         PartitionError: A bad graph or hardware, an unknown node, more stages than legal cuts, or pins
             that contradict each other.
@@ -86,22 +91,24 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         >>> dict(solve(chain, 2, hardware=wires).stage_of)
         {'a': 0, 'b': 0, 'c': 1, 'd': 1}
     """
-    _check_counts(n_stages, n_ranks, memory_limit_bytes, budget)
+    check_counts(n_stages, n_ranks, n_microbatches, memory_limit_bytes, budget)
     check_objective(objective)
     check_device_order(device_order)
+    check_rules(memory, replicas)
+    check_machine(cost_graph, hardware)
     question = Question(
         n_stages=n_stages,
         hardware=hardware,
         rules=Rules(
-            in_flight=None if in_flight is None else tuple(in_flight),
+            in_flight=None if in_flight is None else checked_flights(in_flight),
             n_microbatches=n_microbatches,
             memory=memory or MemoryRule(),
             memory_limit_bytes=None if memory_limit_bytes is None else int(memory_limit_bytes),
             allow_recompute=allow_recompute,
         ),
         n_ranks=n_ranks,
-        pin=_checked_pins(pin or {}, n_stages),
-        together=tuple(tuple(group) for group in together),
+        pin=checked_pins(pin or {}, n_stages),
+        together=checked_groups(together),
         followers=followers or {},
         allow_empty=allow_empty,
         objective=objective,
@@ -111,27 +118,3 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
     if device_order == "best" and not isinstance(cost_graph, CostGraph):
         return in_best_order(cost_graph, n_stages, question.answer)
     return question.answer(cost_graph)
-
-
-def _checked_pins(pin: Mapping[str, int], n_stages: int) -> dict[str, int]:
-    """Pins counted from stage 0."""
-    for name, stage in pin.items():
-        if not -n_stages <= stage < n_stages:
-            raise PartitionError(
-                f"node {name!r} is pinned to stage {stage} of {n_stages}.",
-                remedy=f"0 to {n_stages - 1}; -1 is the last.",
-            )
-    return {name: stage % n_stages for name, stage in pin.items()}
-
-
-def _check_counts(n_stages: int, n_ranks: int | None, memory_limit_bytes: float | None, budget: int) -> None:
-    if not is_int(n_stages) or n_stages < 1:
-        raise ArgumentError(f"asked for {n_stages} stages.", why="A split has at least one.")
-    if n_ranks is not None and not 1 <= n_ranks <= n_stages:
-        raise ArgumentError(
-            f"asked for {n_ranks} ranks and {n_stages} stages.", why="Every rank runs at least one stage."
-        )
-    if memory_limit_bytes is not None and not 0 <= memory_limit_bytes < math.inf:
-        raise ArgumentError(f"memory_limit_bytes={memory_limit_bytes} is no number of bytes.")
-    if budget < 0:
-        raise ArgumentError(f"budget={budget} is less than no work.", remedy="0: linear orders only.")

@@ -33,6 +33,8 @@ def test_a_message_costs_latency_and_bytes_and_nothing_costs_nothing() -> None:
     [
         (Hardware("h", (), (FAST,)), "at least one device"),
         (Hardware("h", (GPU,), (replace(FAST, bytes_per_s=0.0),)), "'fast' has bytes_per_s"),
+        (Hardware("h", (GPU,), (replace(FAST, latency_ms=float("inf")),)), "'fast' has latency_ms"),
+        (Hardware("h", (GPU,), (FAST,), optimizer_bytes_per_param=float("inf")), "optimizer_bytes_per_param"),
         (Hardware("h", (replace(GPU, launch_ms=-1.0),), (FAST,)), "'gpu' has launch_ms"),
         (Hardware("h", (GPU,) * 4, (FAST, SLOW)), "4 devices and 2 links"),
     ],

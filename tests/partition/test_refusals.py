@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autopipe.errors import ArgumentError, InfeasibleError, PartitionError
 from autopipe.ir.cost_graph import CostGraph, CostNode
-from autopipe.partition import solve
+from autopipe.partition import MemoryRule, Replicas, solve
 from tests import oracles
 from tests.partition.random_graphs import cost_graphs, wires
 
@@ -46,8 +46,35 @@ def test_limits_and_budgets_that_are_no_such_numbers_are_refused() -> None:
     for limit in (math.nan, math.inf, -5):
         with pytest.raises(ArgumentError, match="is no number of bytes"):
             solve(chain(3), 2, hardware=wires(), memory_limit_bytes=limit)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="budget=-1 is less than no work"):
+    with pytest.raises(ArgumentError, match="budget=-1 is no amount of work"):
         solve(chain(3), 2, hardware=wires(), budget=-1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"n_ranks": 1.5}, "asked for 1.5 ranks"),
+        ({"n_microbatches": 0}, "n_microbatches=0"),
+        ({"memory_limit_bytes": "1GiB"}, "memory_limit_bytes='1GiB'"),
+        ({"budget": math.nan}, "budget=nan"),
+        ({"in_flight": (1, -1)}, "in_flight of stage 1 is -1"),
+        ({"pin": {"n0": 0.5}}, "'n0' is pinned to stage 0.5"),
+        ({"together": ["n0"]}, r"together=\[\['n0', ...\]\]"),
+        ({"replicas": Replicas(-1.0)}, "exchanges=-1.0"),
+        ({"memory": MemoryRule(math.nan)}, "param_multiplier=nan"),
+        ({"hardware": None}, "hardware is None"),
+    ],
+)
+def test_what_is_no_such_number_or_thing_is_named(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        solve(chain(4), 2, **{"hardware": wires(), **asked})
+
+
+def test_graphs_of_positions_that_differ_in_more_than_their_times_are_refused() -> None:
+    graph = chain(4)
+    for other in (CostGraph.build(graph.nodes, []), chain(4, out_bytes=7)):
+        with pytest.raises(PartitionError, match="more than their times"):
+            solve([graph, other], 2, hardware=wires())
 
 
 def test_more_stages_than_cuts_are_refused_with_the_number_that_works() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,10 @@ def guessed_dims(tensors: Sequence[torch.Tensor]) -> list[int | None]:
 
 
 def batch_size(
-    tensors: Sequence[torch.Tensor], dims: Sequence[int | None], names: Sequence[str]
+    tensors: Sequence[torch.Tensor],
+    dims: Sequence[int | None],
+    names: Sequence[str],
+    packed: Collection[str] = (),
 ) -> int | None:
     """Return how many samples a batch has.
 
@@ -28,6 +31,7 @@ def batch_size(
         tensors: The tensors among the arguments.
         dims: The dimension of each that carries the batch, or None.
         names: How the user calls each.
+        packed: The names of those that may have several entries a sample, such as the patches of an image.
 
     Returns:
         The number of samples, or None if no tensor carries the batch.
@@ -45,7 +49,8 @@ def batch_size(
                 remedy=f'batch_dims={{"{name}": None}}',
             )
         found.setdefault(name, tensor.shape[dim])
-    if len(set(found.values())) > 1:
+    fewest = min(found.values(), default=0)
+    if any(size % fewest or (size > fewest and name not in packed) for name, size in found.items() if fewest):
         sizes = ", ".join(f"{name} has {size}" for name, size in found.items())
         raise ArgumentError(
             f"the arguments disagree about the number of samples: {sizes}.",
@@ -54,11 +59,14 @@ def batch_size(
         )
     if 0 in found.values():
         raise ArgumentError("the batch has no samples.", where=", ".join(found))
-    return next(iter(found.values()), None)
+    return fewest if found else None
 
 
 def split(
-    tensors: Sequence[torch.Tensor], dims: Sequence[int | None], n_microbatches: int
+    tensors: Sequence[torch.Tensor],
+    dims: Sequence[int | None],
+    n_microbatches: int,
+    n_samples: int | None = None,
 ) -> list[list[torch.Tensor]]:
     """Cut tensors into microbatches whose sizes differ by at most one, the larger ones first.
 
@@ -66,22 +74,41 @@ def split(
         tensors: The tensors to cut.
         dims: The dimension along which each is cut; None: it goes to every microbatch as it is.
         n_microbatches: How many; not more than there are samples.
+        n_samples: Of the batch; None: each tensor has one entry a sample.
 
     Returns:
         ``[n_microbatches][n_tensors]``; the parts are views.
 
     Example:
-        >>> parts = split([torch.arange(5), torch.ones(2)], [0, None], 2)
+        >>> parts = split([torch.arange(3), torch.ones(2), torch.arange(6)], [0, None, 0], 2, 3)
         >>> parts[1]
-        [tensor([3, 4]), tensor([1., 1.])]
+        [tensor([2]), tensor([1., 1.]), tensor([4, 5])]
     """
     parts = [
-        [tensor] * n_microbatches if dim is None else list(torch.tensor_split(tensor, n_microbatches, dim))
+        [tensor] * n_microbatches if dim is None else _cut(tensor, dim, n_microbatches, n_samples)
         for tensor, dim in zip(tensors, dims, strict=True)
     ]
     return [list(microbatch) for microbatch in zip(*parts, strict=True)] or [
         [] for _ in range(n_microbatches)
     ]
+
+
+def _cut(tensor: torch.Tensor, dim: int, n_microbatches: int, n_samples: int | None) -> list[torch.Tensor]:
+    """Return the parts of a tensor, each with as many entries for every sample as the whole."""
+    n_entries = tensor.shape[dim]
+    n_samples = n_entries if n_samples is None else n_samples
+    sizes = [size * (n_entries // n_samples) for size in samples_of(n_samples, n_microbatches)]
+    return list(torch.split(tensor, sizes, dim))
+
+
+def samples_of(n_samples: int, n_microbatches: int) -> list[int]:
+    """Return how many samples each microbatch has, the larger ones first.
+
+    Example:
+        >>> samples_of(8, 3)
+        [3, 3, 2]
+    """
+    return [(n_samples + n_microbatches - 1 - index) // n_microbatches for index in range(n_microbatches)]
 
 
 def merge(traced: TracedModel, leaves: Sequence[Sequence[Any]], weights: Sequence[float]) -> list[Any]:

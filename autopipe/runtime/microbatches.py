@@ -12,7 +12,7 @@ from torch import nn
 from autopipe.errors import ArgumentError
 from autopipe.ir.stages import StagedModel
 from autopipe.ir.structure import Structure
-from autopipe.rewrite.batch import batch_size, guessed_dims, split
+from autopipe.rewrite.batch import batch_size, guessed_dims, samples_of, split
 from autopipe.runtime.argument_names import argument_names
 
 StagedFor = Callable[..., tuple[StagedModel, dict[str, Any]]]
@@ -76,7 +76,8 @@ class Cutter:
         staged_for: Gives the stages that are right for the arguments of a microbatch, and the values of their
             inputs and symbolic sizes by name.
         n_microbatches: At most so many.
-        batch_dims: Name of an argument -> the dimension that carries the batch in its tensors, or None.
+        batch_dims: Name of an argument -> the dimension that carries the batch in its tensors, or None. One
+            that is named here may be packed: with several entries a sample, the same for each.
     """
 
     model: nn.Module
@@ -122,15 +123,16 @@ class Cutter:
         dims: Sequence[int | None],
         names: Sequence[str],
     ) -> Microbatches:
-        n_samples = batch_size(tensors, dims, names)
+        n_samples = batch_size(tensors, dims, names, self.batch_dims)
         n = 1 if n_samples is None else min(self.n_microbatches, n_samples)
-        parts = [tuple(map(_leaf, tensors, row)) for row in split(tensors, dims, n)]
-        samples = [1 if n_samples is None else (n_samples + n - 1 - index) // n for index in range(n)]
+        parts = [tuple(map(_leaf, tensors, row)) for row in split(tensors, dims, n, n_samples)]
+        samples = [1] if n_samples is None else samples_of(n_samples, n)
+        own = tuple(_unless_packed(*each, n_samples) for each in zip(tensors, dims, strict=True))
         found: dict[int, tuple[StagedModel, dict[str, Any]]] = {}
         for row, size in zip(parts, samples, strict=True):
             if size not in found:
                 moved = any(dim is not None for dim in self.batch_dims.values())
-                overrides = {"batch_dims": tuple(dims)} if moved else {}
+                overrides = {"batch_dims": own} if moved else {}
                 found[size] = self.staged_for(*structure.fill(row), **overrides)
         return Microbatches(
             tensors=tuple(tensors),
@@ -179,6 +181,11 @@ class Cutter:
 
 def _dims_of(staged: StagedModel) -> list[int | None]:
     return [leaf.batch_dim for leaf in staged.traced.inputs]
+
+
+def _unless_packed(tensor: torch.Tensor, dim: int | None, n_samples: int | None) -> int | None:
+    """Return the dimension that has one entry a sample; that of a packed tensor is a size of its own."""
+    return dim if dim is not None and tensor.shape[dim] == n_samples else None
 
 
 def _sizes_among(staged: StagedModel, values: Mapping[str, Any]) -> dict[str, int]:

@@ -111,3 +111,40 @@ def test_n_microbatches_must_be_positive(n: int):
 def test_an_unknown_schedule_is_an_error():
     with pytest.raises(ArgumentError, match="there is no schedule 'zigzag'"):
         masked(schedule="zigzag")
+
+
+class Patches(nn.Module):
+    """Adds to each row the sum of its own patches, packed one sample after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, patches: Tensor) -> Tensor:
+        seen = self.tower(patches).reshape(x.shape[0], -1, 4).sum(1)
+        out: Tensor = self.head(x + seen)
+        return out
+
+
+@pytest.mark.parametrize("n_microbatches", [1, 3, 5])
+def test_a_packed_tensor_is_cut_with_its_samples(n_microbatches: int):
+    torch.manual_seed(0)
+    model, (x, patches) = Patches(), (torch.randn(5, 4), torch.randn(30, 3, requires_grad=True))
+    example = (x[:2], patches[:12].detach())
+    options: dict[str, Any] = {"n_microbatches": n_microbatches, "batch_dims": {"patches": 0}}
+    expected = model(x, patches).square().mean()
+    expected.backward()
+    grads = {name: p.grad for name, p in model.named_parameters()} | {"patches": patches.grad}
+    model.zero_grad(set_to_none=True)
+    patches.grad = None
+    with engine_of(model, example, n_stages=2, **options) as engine:
+        out = engine.step(x, patches, loss_fn=lambda out: out.square().mean())
+    torch.testing.assert_close(out.loss, expected.detach())
+    found = {name: p.grad for name, p in model.named_parameters()} | {"patches": patches.grad}
+    torch.testing.assert_close(found, grads)
+
+
+def test_a_packed_tensor_has_as_many_entries_for_each_sample():
+    _, engine = masked(batch_dims={"mask": 0})
+    with pytest.raises(ArgumentError, match=r"x has 4, mask has 6"):
+        engine.step(torch.ones(4, 4), torch.ones(6, 4), loss_fn=total)

@@ -117,7 +117,8 @@ def _fill(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
             part.head_dim = part.hidden_size // part.num_attention_heads
         rope = getattr(part, "rope_parameters", None)
         if isinstance(rope, dict) and "mrope_section" in getattr(part, "ignore_keys_at_rope_validation", ()):
-            part.rope_parameters = {"mrope_section": sections(part.head_dim // 2, SECTIONS)} | rope
+            head_dim = getattr(part, "head_dim", None) or part.hidden_size // part.num_attention_heads
+            part.rope_parameters = {"mrope_section": sections(head_dim // 2, SECTIONS)} | rope
 
 
 def _within(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 import autopipe
 from autopipe.pipeline import Pipeline
+from tests.benchmarks.images_in_text import packed
 from tests.benchmarks.small_batches import loss_of
 
 N_STAGES, N_MICROBATCHES = 4, 4
@@ -120,7 +121,7 @@ class Bench:
 
     def step(self, pipe: Pipeline) -> Numbers:
         """Numbers of a 1F1B step."""
-        with pipe.engine(seed=3) as engine:
+        with pipe.engine(seed=3, batch_dims=packed(self.batch)) as engine:
             loss_fn = None if self.has_own_loss else loss_of
             return self.numbers(lambda: engine.step(**self.batch, loss_fn=loss_fn).loss)
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.benchmarks.asked_inputs import asked_for, patched, required, set_image_token, with_tokens
+from tests.benchmarks.asked_inputs import asked_for, patched, required, set_image_token
+from tests.benchmarks.images_in_text import with_images
 from tests.benchmarks.small_sizes import BATCH, IMAGE, LARGEST_IMAGE, LENGTH, VOCABULARY
 
 
@@ -36,18 +37,22 @@ def batch_that_runs(model: nn.Module, kind: str) -> dict[str, Any]:
     """Make a batch that runs, a microbatch of it too, with images in the text where the model allows it.
 
     Raises:
-        Exception: What the last one raised.
+        Exception: What the last one raised, what the others did in its notes.
     """
     failed: Exception = ValueError("no batch")
+    messages: dict[str, None] = {}
     for batch in batches(model, kind):
         try:
             loss_of(model(**batch)).backward()
             loss_of(model(**_first_rows(batch)))
         except Exception as error:
             failed = error
+            messages[str(error)] = None
             continue
         model.zero_grad(set_to_none=True)
         return batch
+    for message in messages:
+        failed.add_note(message)
     raise failed
 
 
@@ -69,11 +74,7 @@ def batches(model: nn.Module, kind: str) -> Iterator[dict[str, Any]]:
     text = {name: value for name, value in given.items() if name not in MEDIA}
     if "input_ids" in given and len(text) < len(given) and kind != "contrastive":
         image_token = set_image_token(model.config)
-        yield from _with_images(model, given, image_token)
-        if "pixel_values" in given:
-            yield from _with_images(
-                model, given | {"pixel_values": given["pixel_values"][:, None]}, image_token
-            )
+        yield from with_images(model, given, text, image_token)
         given = text
     yield given
     if "labels" in given:
@@ -88,18 +89,6 @@ def _of_another_kind(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if "input_features" in given:
         rest = {name: value for name, value in given.items() if not name.startswith("input_features")}
         yield rest | {"input_values": torch.randn(BATCH, 4000, generator=torch.Generator().manual_seed(1))}
-
-
-def _with_images(model: nn.Module, given: dict[str, Any], token: int | None) -> Iterator[dict[str, Any]]:
-    """Yield a batch, or the one with as many image tokens in front as the model says that it misses."""
-    try:
-        model(**given)
-    except Exception as error:
-        longer = with_tokens(given, str(error), token)
-        if not longer:
-            return
-        given = given | longer
-    yield given
 
 
 def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tests.benchmarks.config_repairs import repaired
+from tests.benchmarks.images_in_text import lacks_images
 from tests.benchmarks.scaled_config import scaled
 from tests.benchmarks.small_batches import batch_that_runs
 from tests.benchmarks.small_sizes import IMAGE, LENGTH, LIMIT, VOCABULARY
@@ -34,6 +35,7 @@ SMALL: dict[tuple[str, ...], Any] = {
         "projection_dim",
     ): 32,
     ("encoder_hidden_dim", "decoder_hidden_size", "hidden_dim", "d_embed", "text_embed_dim", "model_dim"): 32,
+    ("out_hidden_size",): 32,
     ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"): 2,
     ("num_decoder_layers", "encoder_num_layers", "decoder_num_layers", "num_encoder_layers"): 2,
     ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"): 4,
@@ -105,6 +107,7 @@ EXTRA = {
     "axial_pos_shape": [2, LENGTH // 2],
     "axial_pos_embds_dim": [16, 16],
     "encoder_hash_byte_group_vocab": VOCABULARY,
+    "image_grid_pinpoints": [[IMAGE, 2 * IMAGE], [2 * IMAGE, IMAGE]],
 }
 """What is set wherever a config has it, None or not."""
 
@@ -242,6 +245,8 @@ def build(name: str, make_config: Callable[[], Any]) -> nn.Module:
 def build_that_runs(name: str, kind: str) -> tuple[nn.Module, dict[str, Any]]:
     """Build a model with the first small config that runs forward and backward, and its batch.
 
+    One that runs with images, where it takes them, comes before those that run on text alone.
+
     Raises:
         Exception: What the first config raised.
     """
@@ -249,11 +254,18 @@ def build_that_runs(name: str, kind: str) -> tuple[nn.Module, dict[str, Any]]:
 
     failed: list[Exception] = []
     model_class = getattr(transformers, name)
+    blind = None
     for make_config in configs(model_class):
         try:
-            return _tried(name, kind, make_config)
+            model, batch = _tried(name, kind, make_config)
         except Exception as error:
             failed.append(error)
+            continue
+        if not lacks_images(model, batch):
+            return model, batch
+        blind = blind or (model, batch)
+    if blind:
+        return blind
     for make_config in (*late_configs(model_class), *configs(model_class)):
         try:
             return _repaired_until_it_runs(name, kind, make_config())
@@ -277,7 +289,9 @@ def _repaired_until_it_runs(name: str, kind: str, config: Any) -> tuple[nn.Modul
         try:
             return _tried(name, kind, partial(copy.deepcopy, config))
         except Exception as error:
-            mended = repaired(copy.deepcopy(config), str(error), _SMALL)
-            if mended is None or mended.to_dict() == config.to_dict():
+            messages = [str(error), *getattr(error, "__notes__", ())]
+            mended = (repaired(copy.deepcopy(config), message, _SMALL) for message in messages)
+            before = config.to_dict()
+            config = next((new for new in mended if new is not None and new.to_dict() != before), None)
+            if config is None:
                 raise
-            config = mended

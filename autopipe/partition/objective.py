@@ -81,6 +81,7 @@ class Rules:
         memory_limit_bytes: What a stage may hold.
         allow_recompute: A stage that does not fit may run its forward twice instead of keeping values.
         recomputed: Values that reading stages compute again.
+        stage_limits: What each stage may hold, where they differ; None: ``memory_limit_bytes``.
     """
 
     in_flight: tuple[int, ...] | None = None
@@ -89,6 +90,7 @@ class Rules:
     memory_limit_bytes: int | None = None
     allow_recompute: bool = False
     recomputed: frozenset[str] = frozenset()
+    stage_limits: tuple[int, ...] | None = None
 
 
 class Objective:
@@ -183,7 +185,7 @@ class Objective:
         kept = kept if self.rules.memory.keeps_received else 0
         fixed = self.held_bytes(inside)
         memory = math.ceil(fixed + self.in_flight[stage] * (saved_bytes + kept))
-        recompute = self._recompute_helps(memory, saved_bytes)
+        recompute = self._recompute_helps(stage, memory, saved_bytes)
         if recompute:
             bwd_ms += own_ms
             memory = math.ceil(fixed + self.in_flight[stage] * kept + saved_bytes)
@@ -209,8 +211,9 @@ class Objective:
             return max(compute_ms, recv_ms, send_ms)
         return compute_ms + recv_ms + send_ms
 
-    def _recompute_helps(self, memory: int, saved_bytes: int) -> bool:
-        limit = self.rules.memory_limit_bytes
+    def _recompute_helps(self, stage: int, memory: int, saved_bytes: int) -> bool:
+        limits = self.rules.stage_limits
+        limit = self.rules.memory_limit_bytes if limits is None else limits[stage]
         return self.rules.allow_recompute and limit is not None and memory > limit and saved_bytes > 0
 
     def held_bytes(self, members: Iterable[int]) -> float:

@@ -15,12 +15,12 @@ from autopipe.partition.least_step import least_step
 from autopipe.partition.objective import Objective, Rules
 from autopipe.partition.pins import check_pins
 from autopipe.partition.problem import Problem, compile_problem
-from autopipe.partition.ranks import on_ranks
 from autopipe.partition.recomputed import without_idle, worth_recomputing
-from autopipe.partition.refusals import check_enough_items, check_items_fit, no_split
+from autopipe.partition.refusals import check_enough_items, check_items_fit, no_split, no_spread
 from autopipe.partition.replicas import Replicas
 from autopipe.partition.search import search
 from autopipe.partition.ties import best_of_equals
+from autopipe.partition.virtual import least_on_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,13 @@ class Question:
         n_ranks = self.n_ranks or self.n_stages
         check_enough_items(prices, problem, list(self.together))
         check_pins(prices, problem, self.pin)
+        if n_ranks < self.n_stages and self.objective == "bottleneck":
+            limit = self.rules.memory_limit_bytes
+            check_items_fit(prices, replace(problem, limit=None if limit is None else float(limit)))
+            spread = least_on_ranks(prices, problem, n_ranks, limit, self.budget)
+            if spread is None:
+                raise no_spread(prices, problem, self._shares, limit)
+            return spread
         check_items_fit(prices, problem, self._shares)
         found = search(problem, self.budget)
         if found.stage_of is None:
@@ -111,4 +118,4 @@ class Question:
         if self.objective == "step_time":
             n_microbatches = self.rules.n_microbatches or 4 * self.n_stages
             return least_step(prices, problem, found, n_microbatches, n_ranks, self.budget)
-        return on_ranks(best_of_equals(prices, problem, found), n_ranks)
+        return best_of_equals(prices, problem, found)

@@ -135,6 +135,33 @@ def no_split(objective: Objective, problem: Problem, shares: int = 1, *, proven:
     return _no_room(objective, problem, shares, proven=proven)
 
 
+def no_spread(objective: Objective, problem: Problem, shares: int, limit: int | None) -> InfeasibleError:
+    """Say what would be enough where several stages share the memory of a rank.
+
+    Args:
+        objective: Knows the names and prices.
+        problem: The items; its limit is the equal share of a stage.
+        shares: Stages of the fullest rank.
+        limit: Memory of a rank.
+
+    Returns:
+        The error.
+    """
+    if limit is None:
+        return no_split(objective, problem, proven=False)
+    lean, held, _ = _lean_stage(objective, problem)
+    what = f"no {problem.k}-stage partition that was tried fits {limit} bytes a rank of {shares} stages."
+    if lean is None:
+        return InfeasibleError(what)
+    where = (
+        f"the split whose largest stage is leanest needs {lean.memory_bytes} bytes in stage {lean.index}: "
+        f"{_account(lean, held)}"
+    )
+    return InfeasibleError(
+        what, where=where, remedy=f"memory_limit_bytes={shares * lean.memory_bytes} or more."
+    )
+
+
 def _no_room(
     objective: Objective, problem: Problem, shares: int, *, where: str = "", proven: bool = True
 ) -> InfeasibleError:

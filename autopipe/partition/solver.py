@@ -52,7 +52,8 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         n_stages: How many stages.
         hardware: Devices, links and whether transfers overlap with compute.
         in_flight: Microbatches in flight by stage; None: what 1F1B holds, ``n_stages - stage``.
-        memory_limit_bytes: What one rank may hold; each of its stages gets an equal share.
+        memory_limit_bytes: What one rank may hold, all its stages together; for ``"step_time"`` each of them
+            gets an equal share.
         n_ranks: Fewer than ``n_stages`` means virtual stages: stage s runs on rank ``s % n_ranks``.
         pin: Node name to stage; -1 is the last.
         together: Groups of node names that share a stage, besides those of the graph.

@@ -152,7 +152,7 @@ def test_recompute_is_advised_where_it_lowers_the_need_and_works() -> None:
 
 def test_stages_that_share_a_rank_share_its_memory() -> None:
     graph = chain(6, param_bytes=50, saved_bytes=7)
-    error = refusal(graph, 3, n_ranks=2, memory_limit_bytes=700)
+    error = refusal(graph, 3, n_ranks=2, memory_limit_bytes=500)
     enough = limit_of(error.remedy)
     partition = solve(graph, 3, hardware=wires(), n_ranks=2, memory_limit_bytes=enough)
     held = [0, 0]

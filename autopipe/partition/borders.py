@@ -106,6 +106,10 @@ class Level:
                 break
         return Borders(self.problem.n, rows.bits, rows.weight)
 
+    def among(self, borders: Borders) -> Borders:
+        """Those of some borders that the work before and after them leaves; O(rows)."""
+        return borders.keep((borders.weight <= self.room) & (self.reach.total - borders.weight <= self.rest))
+
     def _mask(self, items: Ints | list[int]) -> Words:
         mask: Words = np.zeros(self.words, dtype=np.uint64)
         for item in items:

@@ -16,7 +16,7 @@ from itertools import islice, pairwise
 import numpy as np
 
 from autopipe.partition.attempt import Verdict
-from autopipe.partition.borders import Level, lone_border
+from autopipe.partition.borders import Borders, Level, lone_border
 from autopipe.partition.joints import Joints
 from autopipe.partition.orders import linear_orders
 from autopipe.partition.problem import Ints
@@ -30,6 +30,9 @@ _CAP = 300_000
 
 _CLOSE = 1e-9
 """Bottlenecks that differ by less, relatively, are the same."""
+
+_LARGE_STEP, _SMALL_STEP = 1e-2, 1e-6
+"""By how much less is asked for among the borders that are left, relatively: at first, and at last."""
 
 _N_ORDERS = 6
 
@@ -65,6 +68,7 @@ class _Search:
         self.turns, self.budget = turns, budget
         self.lower, self.method = least_bound(turns), "none"
         self.layout: Layout | None = None
+        self.listed: tuple[float, dict[int, Borders]] | None = None
 
     @property
     def upper(self) -> float:
@@ -85,21 +89,20 @@ class _Search:
             self.layout, self.method = layout, name
 
     def _prove(self) -> str:
-        """Ask for less than the best until there is none; then only bisect for the bound."""
+        """Ask for less than the best until there is none; where that is undecided, bisect."""
         reach = Reach(self.turns.problem)
         everything = float(
             self.turns.problem.weight.sum() + (self.turns.problem.cin + self.turns.problem.cout).sum()
         )
         while self.lower < self.upper * (1 - _CLOSE):
-            target = min(self.upper, 2 * everything) * (1 - _CLOSE)
-            verdict = self._ask(reach, target)
+            before = self.upper
+            verdict = self._ask(reach, min(before, 2 * everything) * (1 - _CLOSE))
             if verdict is Verdict.IMPOSSIBLE:
                 self.lower = self.upper
             elif verdict is Verdict.UNDECIDED:
                 self._bisect(reach)
-                return "work budget"
-            elif self.upper - self.lower > 1e-3 * self.upper:
-                self._ask(reach, (self.lower + self.upper) / 2)
+                if self.budget <= 0 or self.upper >= before:
+                    return "work budget"
         return "optimal"
 
     def _bisect(self, reach: Reach) -> None:
@@ -111,24 +114,54 @@ class _Search:
                 high = middle
 
     def _ask(self, reach: Reach, target: float) -> Verdict:
-        attempt = _Attempt(self.turns, reach, target, self.budget)
+        attempt = _Attempt(self.turns, reach, target, self.budget, self._known(target))
         verdict = attempt.run()
         self.budget -= max(attempt.work, 1000)
+        if attempt.listed is not None:
+            self.listed = target, attempt.listed
         if verdict is Verdict.IMPOSSIBLE:
             self.lower = max(self.lower, target)
         if attempt.layout is not None:
             self._offer(attempt.layout, "downsets")
+            self._improve(reach, attempt.levels)
         return verdict
+
+    def _known(self, target: float) -> dict[int, Borders] | None:
+        """Borders that were listed for a larger target: those of this one are among them."""
+        if self.listed is None or self.listed[0] < target:
+            return None
+        return self.listed[1]
+
+    def _improve(self, reach: Reach, levels: dict[int, Borders]) -> None:
+        """Ask for less of the borders that are left of an attempt: quick, and it proves nothing."""
+        less = _LARGE_STEP
+        while self.budget > 0 and less > _SMALL_STEP:
+            before = self.upper
+            attempt = _Attempt(self.turns, reach, before * (1 - less), self.budget, levels)
+            attempt.run()
+            self.budget -= max(attempt.work, 1000)
+            self._offer(attempt.layout, "downsets")
+            if self.upper >= before:
+                less /= 8
 
 
 class _Attempt:
-    """One target, from both ends."""
+    """One target, from both ends; all its borders are among ``known``, if that is given."""
 
-    def __init__(self, turns: Turns, reach: Reach, target: float, budget: int) -> None:
+    def __init__(
+        self,
+        turns: Turns,
+        reach: Reach,
+        target: float,
+        budget: int,
+        known: dict[int, Borders] | None = None,
+    ) -> None:
         self.turns, self.reach, self.target, self.budget = turns, reach, target, budget
         self.last = turns.n_devices
         self.joints, self.thinning = Joints(turns, target), Thinning(turns.problem, reach)
         self.enumerated = 0
+        self.known = known
+        self.listed: dict[int, Borders] | None = None
         self.layout: Layout | None = None
         problem = turns.problem
         self.levels = {
@@ -165,11 +198,16 @@ class _Attempt:
             level = Level(
                 self.turns.problem, self.reach, d * self.target, (self.last - d) * self.target, _CAP
             )
+            if self.known is not None:
+                self.levels[d] = level.among(self.known[d])
+                continue
             borders = level.run()
             self.enumerated += level.work * max(1, self.turns.problem.n // 64)
             if borders is None or self.work > self.budget:
                 return False
             self.levels[d] = borders
+        if self.known is None:
+            self.listed = dict(self.levels)
         return True
 
     def _extend(self, d: int) -> None:

@@ -12,6 +12,7 @@ from autopipe.errors import ArgumentError, InfeasibleError
 from autopipe.ir.cost_graph import CostGraph, CostNode
 from autopipe.ir.hardware import Hardware
 from autopipe.partition import Replicas, solve
+from autopipe.partition.borders import Level
 from tests import oracles
 from tests.partition.random_graphs import cost_graphs, wires
 
@@ -141,6 +142,27 @@ def test_a_long_stage_gets_the_devices_that_it_needs() -> None:
     partition = solve(chain, 4, hardware=wires(1e3, overlap=True), replicas=Replicas())
     assert partition.certificate.bottleneck_ms == pytest.approx(2.0)
     assert sorted(stage.n_replicas for stage in partition.stages) in ([4], [1, 3])
+
+
+def test_borders_are_listed_once_and_serve_all_smaller_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes, edges, last = [CostNode("in", fwd_ms=3.0, out_bytes=4, grad_bytes=4)], [], "in"
+    for cell, branch, at in itertools.product(range(3), range(4), range(3)):
+        name, size = f"c{cell}b{branch}l{at}", 1 + (cell * 36 + branch * 9 + at * 5) % 7
+        ms = (cell * 41 + branch * 17 + at * 29) % 97 / 7
+        nodes.append(CostNode(name, fwd_ms=ms, out_bytes=size, grad_bytes=size, param_bytes=2 * size))
+        edges.append((f"c{cell}b{branch}l{at - 1}" if at else last, name))
+        if (branch, at) == (3, 2):
+            nodes.append(CostNode(f"j{cell}", fwd_ms=1.0, out_bytes=6, grad_bytes=6))
+            edges += [(f"c{cell}b{b}l2", f"j{cell}") for b in range(4)]
+            last = f"j{cell}"
+    listed: list[float] = []
+    run = Level.run
+    monkeypatch.setattr(Level, "run", lambda level: listed.append(level.room) or run(level))
+    hardware = wires(20.0, overlap=True)
+    partition = solve(CostGraph.build(nodes, edges), 6, hardware=hardware, replicas=Replicas(2.0))
+    assert partition.certificate.stopped_by == "optimal"
+    assert partition.certificate.method == "downsets"
+    assert len(listed) == 5
 
 
 def test_what_does_not_go_with_replicas_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from autopipe.ir.traced import AttributeWrite, InputLeaf, TracedModel
 from autopipe.trace.after_call import AfterCall
 from autopipe.trace.branches import Branches
 from autopipe.trace.dead import without_dead_nodes
+from autopipe.trace.decided_booleans import booleans_decided
 from autopipe.trace.eager_dropout import eager_dropout
 from autopipe.trace.fakes import fake_arguments, fake_weights
 from autopipe.trace.leaf_calls import LeafCalls
@@ -135,7 +137,10 @@ class Attempt:
         dispatch = enable_python_dispatcher()
         after = AfterCall(args, kwargs, fakes)
         masks = masks_as_unsplit(interception.function, lambda: interception.is_inside)
-        with dispatch, eager_dropout(), self._mode, interception.on(), self._calls.keeping_state(), masks:
+        as_unsplit = (eager_dropout(), booleans_decided(), masks)
+        with dispatch, self._mode, interception.on(), self._calls.keeping_state(), ExitStack() as stack:
+            for each in as_unsplit:
+                stack.enter_context(each)
             out = self._calls.run_root(args, kwargs)
         self._recorder.arguments.settle_objects()
         out_structure, holes = Structure.of(out)

@@ -115,15 +115,24 @@ def _first_that_works(
                 whole |= attempt.found_whole
                 branches.learn(met.place, partial(_start_again, new, openness))
             except Exception as error:
-                found = attempt.found_whole.items() - whole.items()
+                found = dict(attempt.found_whole.items() - whole.items())
                 if not found and not attempt.has_news:
                     _log.debug("capture with %s failed: %s", openness, error)
                     if openness is attempts[0] and not isinstance(error, DEPENDS_ON_DATA):
                         refuse_arguments_that_fail(model, *example.structure.fill(example.tensors))
                     failure = error
                     break
-                whole |= dict(found)
+                whole |= _innermost(found)
     return failure
+
+
+def _innermost(found: dict[str, str]) -> dict[str, str]:
+    """Return the modules that hold no others of them.
+
+    What a child changed before it failed is changed twice by then, which may be all that its parents failed
+    for: the next attempt sees whether they do without that.
+    """
+    return {fqn: why for fqn, why in found.items() if not any(other.startswith(f"{fqn}.") for other in found)}
 
 
 def _is_repeated(traced: TracedModel, attempt: Attempt, second: Attempt) -> bool:

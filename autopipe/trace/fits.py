@@ -15,8 +15,8 @@ from autopipe.errors import ArgumentError
 from autopipe.ir.structure import map_tensors, tensors_in
 from autopipe.trace.foreign import has_no_values
 from autopipe.trace.source import line_of_error
-from autopipe.trace.stand_in import LIMIT_BYTES
 from autopipe.trace.streams import kept_streams
+from autopipe.trace.trials import LIMIT_BYTES
 
 _WIDTH = 100
 """How many characters of a signature are printed."""

@@ -32,14 +32,25 @@ class FxArguments:
 
     def __init__(self, program: Program, values: Values) -> None:
         """Start with no symbolic size known."""
-        self._program, self._values = program, values
+        self._program, self.values = program, values
         self._size_nodes: dict[str, fx.Node] = {}
         self._held: list[tuple[fx.Node, Any, Structure]] = []
+        self._objects: dict[int, tuple[fx.Node, Any]] = {}
+
+    def of_call(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return all arguments of one call; an object that is given twice is one."""
+        self._objects = {}
+        return self.of(args), {key: self.of(value) for key, value in kwargs.items()}
+
+    @property
+    def objects(self) -> list[tuple[fx.Node, Any]]:
+        """The objects among the arguments of the last call, each with the node that makes it."""
+        return list(self._objects.values())
 
     def of(self, value: Any) -> Any:
         """Return a value as an fx argument: tensors and sizes as nodes, containers of them taken along."""
         if isinstance(value, torch.Tensor):
-            return self._values.node_of(value)
+            return self.values.node_of(value)
         if isinstance(value, _SIZES):
             return self._size(value)
         if isinstance(value, DataDependentNumber):
@@ -58,6 +69,8 @@ class FxArguments:
     def _other(self, value: Any) -> Any:
         if isinstance(value, _CONSTANTS) and type(value).__module__ in ("builtins", "torch"):
             return value
+        if id(value) in self._objects:
+            return self._objects[id(value)][0]
         structure, holes = Structure.of(value)
         if holes:
             arguments = tuple(self.of(hole) for hole in holes)
@@ -67,6 +80,7 @@ class FxArguments:
             node = self._program.graph.call_function(Held(value))
             self._program.describe(node, "held", None)
             self._held.append((node, value, structure))
+        self._objects[id(value)] = node, value
         return node
 
     def settle_objects(self) -> None:
@@ -110,7 +124,7 @@ class FxArguments:
         node = self._program.graph.placeholder(name)
         region, spec = self._program.region(), self._program.spec(tensor)
         self._program.info[node.name] = NodeInfo(key=name, fqn="", spec=spec, region=region)
-        self._values.know(tensor, node)
+        self.values.know(tensor, node)
 
 
 _CONTAINERS: dict[type, Any] = {tuple: tuple, torch.Size: tuple, list: list, dict: dict}

@@ -11,6 +11,7 @@ from torch.fx.node import _get_qualified_name
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import Structure
 from autopipe.ir.tensor import TensorSpec
+from autopipe.trace.hidden_results import state_of
 
 
 def written(value: Any, _writer: Any) -> Any:
@@ -74,22 +75,32 @@ class Expected:
         structure: Of what its forward returned during capture.
         specs: The tensors in it.
         learnt_for: Why it was learnt by trial, on other values; None: it was not.
+        states: What it left of each object that it was given; None: whatever it is.
     """
 
     def __init__(
-        self, fqn: str, structure: Structure, specs: tuple[TensorSpec, ...], learnt_for: str | None
+        self,
+        fqn: str,
+        structure: Structure,
+        specs: tuple[TensorSpec, ...],
+        learnt_for: str | None,
+        states: tuple[bytes | None, ...] = (),
     ) -> None:
         """Keep what is expected."""
+        self.states = states
         self.fqn, self.structure, self.specs, self.learnt_for = fqn, structure, specs, learnt_for
         self.__name__ = self.__qualname__ = "expected"
         self.__module__ = __name__
 
-    def __call__(self, value: Any, **sizes: int) -> Any:
+    def __call__(self, value: Any, *objects: Any, **sizes: int) -> Any:
         """Return the value.
 
         Raises:
-            CaptureError: If its structure, shape or dtype is not that of the capture.
+            CaptureError: If its structure, shape or dtype is not that of the capture, or an object's state.
         """
+        for given, state in zip(objects, self.states, strict=True):
+            if state is not None and state_of(given) != state:
+                raise self._error(f"after it has changed a {type(given).__name__} in another way")
         structure, holes = Structure.of(value)
         tensors = [hole for hole in holes if isinstance(hole, torch.Tensor)]
         found = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in tensors]

@@ -23,9 +23,10 @@ from autopipe.trace.branches import Branches, RandomBranch, is_condition
 from autopipe.trace.decisions import Decision, is_drawn, is_never
 from autopipe.trace.effects import storage_of
 from autopipe.trace.fx_arguments import FxArguments
-from autopipe.trace.glue import Expected, passed_through, spelled, tensor_leaf, written
-from autopipe.trace.hidden_results import refuse_hidden_results
+from autopipe.trace.glue import passed_through, spelled, tensor_leaf, written
+from autopipe.trace.hidden_results import hidden_results
 from autopipe.trace.indices import Indices
+from autopipe.trace.leaf_results import checked, take_hidden
 from autopipe.trace.leaf_use import LeafUse
 from autopipe.trace.program import Program
 from autopipe.trace.source import user_line
@@ -108,7 +109,7 @@ class Recorder:
             UnknownBranch: If nothing is known of it yet.
             RandomBranch: If it is a real one, on numbers that were drawn.
         """
-        fx_args = self.arguments.of(args)
+        fx_args, fx_kwargs = self.arguments.of_call(args, kwargs)
         if is_never(condition, fx_args):
             return False
         check = self.branches.way() if is_condition(condition, args[0]) else None
@@ -116,7 +117,6 @@ class Recorder:
             if is_drawn(fx_args[0], self.program.info):
                 raise RandomBranch(condition)
             return None
-        fx_kwargs = {key: self.arguments.of(value) for key, value in kwargs.items()}
         decision = Decision(condition, check.way, where, check.refusal)
         node = self.program.graph.call_function(decision, fx_args, fx_kwargs)
         self.program.describe(node, "decision", args[0], {storage_of(args[0])})
@@ -129,18 +129,19 @@ class Recorder:
     ) -> Any:
         buffers = leaf.buffers if leaf else {}
         read = tensors_in(given)
-        if any(self.values.is_foreign(tensor) for tensor in read):
+        is_copied = any(self.values.is_foreign(tensor) for tensor in read)
+        if is_copied:
             given = map_tensors(self._fake, given)
             read = tensors_in(given)
         watched = [*read, *buffers.values()]
         versions = [_version(tensor) for tensor in watched]
-        fx_args = self.arguments.of(given[0])
-        fx_kwargs = {key: self.arguments.of(value) for key, value in given[1].items()}
+        fx_args, fx_kwargs = self.arguments.of_call(*given)
+        objects = self.arguments.objects if leaf and not is_copied else []
         region = self.program.region()
         self.is_random = self.is_learnt = False
         self.written.clear()
         out = run(*given[0], **given[1])
-        refuse_hidden_results(read, tensors_in(given), self._place)
+        hidden = hidden_results(objects, read, tensors_in(given), self._place)
         self.program.bound_sizes(out, read)
         written_to = _unique(t for t, before in zip(watched, versions, strict=True) if _version(t) != before)
         inside = {id(buffer) for buffer in buffers.values()} - {id(tensor) for tensor in read}
@@ -159,8 +160,10 @@ class Recorder:
         storages = {storage_of(tensor) for tensor in read}
         self.program.describe(node, label, out, storages, region=region, is_random=self.is_random, **known)
         self._note_effects(node, read, changed, (*known["parameters"], *known["buffers"]), attributes)
+        take_hidden(self.program, self.arguments, node, hidden, is_learnt=self.is_learnt)
         if leaf and (leaf.has_hooks or self.is_learnt):
-            node = self._checked(node, out, leaf.opaque_because if self.is_learnt else None)
+            learnt_for = leaf.opaque_because if self.is_learnt else None
+            node = checked(self.program, self.arguments, node, out, learnt_for, objects)
         return self._take_results(node, out, read, changed)
 
     def _fake(self, hole: Any) -> Any:
@@ -169,18 +172,6 @@ class Recorder:
 
     def _place(self) -> str:
         return f"in {self.program.modules[-1] or 'the model'}, at {user_line()}"
-
-    def _checked(self, node: fx.Node, out: Any, learnt_for: str | None) -> fx.Node:
-        """Let the stage check that the result of a leaf is as the graph expects it."""
-        structure, holes = Structure.of(out)
-        tensors = [hole for hole in holes if isinstance(hole, torch.Tensor)]
-        specs = tuple(map(self.program.spec, tensors))
-        expected = Expected(str(node.target), structure, specs, learnt_for)
-        sizes = self.arguments.sizes_of(tensors)
-        check = self.program.graph.call_function(expected, (node,), sizes)
-        known = self.program.info[node.name]
-        self.program.describe(check, "check", out, region=known.region, source=known.source)
-        return check
 
     def _known(self, read: Sequence[torch.Tensor], leaf: LeafUse) -> dict[str, Any]:
         owned = self.values.owned_among(read)

@@ -26,6 +26,9 @@ from autopipe.ir.timeline import Span
 
 __all__ = ["Clock", "Made"]
 
+_MAKING = (Op.F, Op.B, Op.I)
+"""What leaves a value behind; a tuple, because enums are slow to hash."""
+
 _SHOWN_RANKS = 4  # of a deadlock: the circle is among the first, the others only wait for it
 
 
@@ -50,6 +53,7 @@ class Clock:
         message_ms: Prices a SEND between two ranks, in ms.
         overlap: Whether messages travel while their ranks compute.
         needs: What each forward and backward waits for.
+        labelled: Whether spans say what they are.
     """
 
     def __init__(
@@ -60,11 +64,12 @@ class Clock:
         *,
         overlap: bool,
         needs: Mapping[Made, Sequence[Made | Message]],
+        labelled: bool = True,
     ) -> None:
         """Set every rank to the first step of its row, at 0."""
         self.spans: list[Span] = []
         self._schedule, self._compute_ms, self._message_ms = schedule, compute_ms, message_ms
-        self._overlap, self._needs = overlap, needs
+        self._overlap, self._needs, self._labelled = overlap, needs, labelled
         self._next_step = [0] * schedule.n_ranks
         self._wakeups = [(0.0, rank) for rank in range(schedule.n_ranks)]
         self._there_ms: dict[Made | Message, float] = {}
@@ -101,8 +106,12 @@ class Clock:
         row = self._schedule.rows[rank]
         while self._next_step[rank] < len(row):
             action = row[self._next_step[rank]]
-            take = {Op.SEND: self._send, Op.RECV: self._receive}.get(action.op, self._compute)
-            free_ms = take(action, rank, now_ms)
+            if action.op is Op.SEND:
+                free_ms = self._send(action, rank, now_ms)
+            elif action.op is Op.RECV:
+                free_ms = self._receive(action, rank, now_ms)
+            else:
+                free_ms = self._compute(action, rank, now_ms)
             if free_ms is None:
                 return
             self._next_step[rank] += 1
@@ -113,8 +122,8 @@ class Clock:
     def _compute(self, action: Action, rank: int, now_ms: float) -> float | None:
         kind: Literal["F", "B"] = "F" if action.op is Op.F else "B"
         made = Made(kind, action.stage, action.microbatch)
-        start_ms = now_ms
-        if action.op in {Op.F, Op.B, Op.I}:
+        start_ms, is_made = now_ms, action.op in _MAKING
+        if is_made:
             for need in self._needs.get(made, ()):
                 if need not in self._there_ms:
                     self._waiting[need].append(rank)
@@ -122,7 +131,7 @@ class Clock:
                 start_ms = max(start_ms, self._there_ms[need])
         end_ms = start_ms + self._compute_ms[action.op][action.stage]
         self._span(action, rank, start_ms, end_ms)
-        if action.op in {Op.F, Op.B, Op.I}:
+        if is_made:
             self._arrive(made, end_ms, now_ms)
         return end_ms
 
@@ -168,9 +177,8 @@ class Clock:
 
     def _span(self, action: Action, rank: int, start_ms: float, end_ms: float) -> None:
         if end_ms > start_ms or not action.op.is_comm:  # a message that takes no time is not worth a slice
-            self.spans.append(
-                Span(rank, action.stage, action.op, action.microbatch, start_ms, end_ms, str(action))
-            )
+            label = str(action) if self._labelled else ""
+            self.spans.append(Span(rank, action.stage, action.op, action.microbatch, start_ms, end_ms, label))
 
 
 def _other_end(send: Action) -> Action:

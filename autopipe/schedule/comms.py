@@ -30,7 +30,7 @@ from typing import Literal
 from autopipe.errors import ScheduleError
 from autopipe.ir.schedule import Action, Op, Schedule, Transfer
 from autopipe.ir.timeline import Span
-from autopipe.schedule.simulate import simulate
+from autopipe.schedule.simulate import clocked
 
 __all__ = ["insert_comms"]
 
@@ -60,7 +60,9 @@ def insert_comms(schedule: Schedule, transfers: Iterable[Transfer]) -> Schedule:
     links = tuple(transfers)
     _verify_transfers(schedule, links)
     unit = [1.0] * schedule.n_stages
-    spans = simulate(schedule, unit, [2.0 * ms for ms in unit], transfers=links).spans
+    schedule.verify()
+    clock = clocked(schedule, unit, [2.0 * ms for ms in unit], transfers=links, labelled=False)
+    spans = sorted(clock.spans, key=lambda span: (span.start_ms, span.rank))
     rows: list[list[Span]] = [[] for _ in range(schedule.n_ranks)]
     for span in spans:  # by start, so each row comes in its own order
         rows[span.rank].append(span)

@@ -10,7 +10,7 @@ from autopipe.ir.partition import Partition
 from autopipe.ir.schedule import Schedule
 from autopipe.ir.timeline import Timeline
 from autopipe.schedule.comms import insert_comms
-from autopipe.schedule.simulate import simulate
+from autopipe.schedule.simulate import LinkMs, clocked, simulate
 
 
 def predict(
@@ -38,15 +38,44 @@ def predict(
         >>> predict(build("1f1b", 2, 2), split, (), wire).makespan_ms
         6.0
     """
-
-    def link_ms(src: int, dst: int, nbytes: int) -> float:
-        return hardware.transfer_ms(nbytes, hardware.link_in(max(src, dst)))
-
     return simulate(
         insert_comms(schedule, transfers),
         [stage.fwd_ms for stage in partition.stages],
         [stage.bwd_ms for stage in partition.stages],
         transfers=transfers,
-        link_ms=link_ms,
+        link_ms=_link_ms(hardware),
         overlap=hardware.overlap,
     )
+
+
+def predict_step_ms(
+    schedule: Schedule, partition: Partition, transfers: Sequence[Transfer], hardware: Hardware
+) -> float:
+    """Time one training step as :func:`predict` does, and keep nothing of it.
+
+    Args:
+        schedule: The schedule, without messages.
+        partition: Costs of its stages.
+        transfers: What crosses between them, for one microbatch.
+        hardware: The links that it crosses, and whether it does so while a rank computes.
+
+    Returns:
+        Milliseconds.
+    """
+    clock = clocked(
+        insert_comms(schedule, transfers),
+        [stage.fwd_ms for stage in partition.stages],
+        [stage.bwd_ms for stage in partition.stages],
+        transfers=transfers,
+        link_ms=_link_ms(hardware),
+        overlap=hardware.overlap,
+        labelled=False,
+    )
+    return max((span.end_ms for span in clock.spans), default=0.0)
+
+
+def _link_ms(hardware: Hardware) -> LinkMs:
+    def link_ms(src: int, dst: int, nbytes: int) -> float:
+        return hardware.transfer_ms(nbytes, hardware.link_in(max(src, dst)))
+
+    return link_ms

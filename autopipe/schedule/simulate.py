@@ -11,7 +11,7 @@ from autopipe.ir.schedule import Message, Op, Schedule, Transfer
 from autopipe.ir.timeline import Timeline
 from autopipe.schedule.clock import Clock, Made
 
-__all__ = ["LinkMs", "simulate"]
+__all__ = ["LinkMs", "clocked", "simulate"]
 
 LinkMs = Callable[[int, int, int], float]  # (stage that sends, stage that receives, bytes) -> ms
 
@@ -59,6 +59,44 @@ def simulate(
         (9.0, 0.333)
     """
     schedule.verify()
+    clock = clocked(
+        schedule,
+        fwd_ms,
+        bwd_ms,
+        transfers=transfers,
+        link_ms=link_ms,
+        overlap=overlap,
+        bwd_weight_ms=bwd_weight_ms,
+    )
+    return Timeline(tuple(sorted(clock.spans, key=lambda span: (span.start_ms, span.rank))), schedule.n_ranks)
+
+
+def clocked(  # noqa: PLR0913 - the arguments of simulate, and one more
+    schedule: Schedule,
+    fwd_ms: Sequence[float],
+    bwd_ms: Sequence[float],
+    *,
+    transfers: Iterable[Transfer] | None = None,
+    link_ms: LinkMs | None = None,
+    overlap: bool = True,
+    bwd_weight_ms: Sequence[float] | None = None,
+    labelled: bool = True,
+) -> Clock:
+    """Run a schedule that is known to keep its rules; arguments as in :func:`simulate`.
+
+    Args:
+        schedule: The schedule; it is not verified again.
+        fwd_ms: ``[n_stages]`` ms.
+        bwd_ms: ``[n_stages]`` ms.
+        transfers: What crosses between stages.
+        link_ms: ms of a message.
+        overlap: Whether messages travel while their ranks compute.
+        bwd_weight_ms: ``[n_stages]`` ms.
+        labelled: Whether spans say what they are: no, where only times are read.
+
+    Returns:
+        The clock that ran, with its spans.
+    """
     weight_ms = [ms / 2 for ms in bwd_ms] if bwd_weight_ms is None else bwd_weight_ms
     for name, times_ms in (("fwd_ms", fwd_ms), ("bwd_ms", bwd_ms), ("bwd_weight_ms", weight_ms)):
         _check_times(name, times_ms, schedule.n_stages)
@@ -73,9 +111,10 @@ def simulate(
     }
     links = None if transfers is None else tuple(transfers)
     needs = _received(schedule) if schedule.has_comms else _made(schedule, links)
-    clock = Clock(schedule, compute_ms, _message_ms(links or (), link_ms), overlap=overlap, needs=needs)
+    price = _message_ms(links or (), link_ms)
+    clock = Clock(schedule, compute_ms, price, overlap=overlap, needs=needs, labelled=labelled)
     clock.run()
-    return Timeline(tuple(sorted(clock.spans, key=lambda span: (span.start_ms, span.rank))), schedule.n_ranks)
+    return clock
 
 
 def _check_times(name: str, times_ms: Sequence[float], n_stages: int) -> None:

@@ -24,7 +24,7 @@ from autopipe.ir.partition import Partition
 from autopipe.ir.schedule import Schedule
 from autopipe.partition import BUDGET, Objective, Replicas, Rules, solve
 from autopipe.schedule import build, check_size, in_flight
-from autopipe.schedule.predict import predict
+from autopipe.schedule.predict import predict_step_ms
 from autopipe.search.crossing import transfers_between
 from autopipe.search.exchange import all_reduce_ms
 from autopipe.search.shapes import Shape
@@ -129,7 +129,7 @@ class Explorer:
         if partition.device_order:
             hardware = hardware.in_order(partition.device_order)
         graph = self.graphs(hardware, shape.samples)[0]
-        timeline = predict(schedule, partition, transfers_between(graph, partition), hardware)
+        step_ms = predict_step_ms(schedule, partition, transfers_between(graph, partition), hardware)
         wire = min(hardware.links, key=lambda link: link.bytes_per_s)
         largest = max(stage.param_bytes for stage in partition.stages)
         exchange_ms = all_reduce_ms(largest, shape.n_replicas, wire)
@@ -139,7 +139,7 @@ class Explorer:
             bottleneck_ms=partition.certificate.bottleneck_ms,
             lower_bound_ms=partition.certificate.lower_bound_ms,
             exchange_ms=exchange_ms,
-            step_ms=timeline.makespan_ms + exchange_ms,
+            step_ms=step_ms + exchange_ms,
             memory_bytes=max(stage.memory_bytes for stage in partition.stages),
         )
         return Explored(row, hardware, asked, schedule, partition)

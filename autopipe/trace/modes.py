@@ -38,6 +38,7 @@ from autopipe.trace.kernels import (
     storages_written,
     without_kernel,
 )
+from autopipe.trace.leaves import recording_hooks
 from autopipe.trace.recorder import Recorder
 from autopipe.trace.source import line_of_frame, user_line
 from autopipe.trace.stand_in import fake_results
@@ -113,15 +114,18 @@ class Interception:
             return function(*args)
 
     def module(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Call a module: inside a node just its forward, without hooks."""
+        """Call a module: inside a node its forward, without hooks but those that collect its results."""
         if self._reachable is not None:
             raise CaptureError(
                 f"a custom autograd function calls a {type(module).__name__}, and a node is one of the two.",
                 where=user_line(),
             )
-        if self.is_inside:
-            return module.forward(*args, **kwargs)
-        return self._call_module(module, args, kwargs)
+        if not self.is_inside:
+            return self._call_module(module, args, kwargs)
+        out = module.forward(*args, **kwargs)
+        for hook in recording_hooks(module):
+            hook(module, args, out)
+        return out
 
     def autograd_function(self, target: Apply, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a custom autograd function and record it.

@@ -234,3 +234,38 @@ class Filler(nn.Module):
 def test_leaf_that_returns_through_its_argument_is_kept_inside_its_caller() -> None:
     traced = assert_agrees(nn.Sequential(nn.Linear(6, 6), Holder()), (X,))
     assert list(opaque_modules(traced)) == ["1"]
+
+
+class Collected(nn.Module):
+    """Reads what hooks of the kind of transformers collected from its children, and branches on data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.seen = nn.Linear(6, 6), nn.Linear(6, 6), Seen()
+
+        def collect(_module: nn.Module, _args: object, out: torch.Tensor) -> None:
+            self.seen.found.append(out)
+
+        collect.__module__ = "transformers.utils.output_capturing"
+        self.first.register_forward_hook(collect)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.found.clear()
+        x = self.second(self.first(x))
+        hidden = self.seen.found.pop()
+        return x + hidden if x.sum() > 0 else x - hidden
+
+
+class Seen:
+    """What was collected; a copy of it is the same."""
+
+    def __init__(self) -> None:
+        self.found: list[torch.Tensor] = []
+
+    def __deepcopy__(self, _memo: object) -> Seen:
+        return self
+
+
+def test_hooks_that_collect_results_run_inside_an_opaque_module_during_capture() -> None:
+    traced = assert_agrees(nn.Sequential(Collected(), nn.Linear(6, 3)), (X,), n_stages=(1, 2))
+    assert list(opaque_modules(traced)) == ["0"]

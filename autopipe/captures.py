@@ -89,7 +89,7 @@ class Captures:
         signature = signature_of(self._model, args, kwargs)
         self._refuse_new_hooks(signature)
         staged, values = self._right_for(signature, args, kwargs, batch_dims)
-        if make(self._model, staged.traced.sets):
+        if make(self._model, staged.traced.sets, values):
             look_again()
             self._share(signature, signature_of(self._model, args, kwargs))
         return staged, values

@@ -165,7 +165,7 @@ class Pipeline:
             schedule: A name or a Schedule; None: the plan's.
             n_microbatches: None: the plan's.
             batch_dims: Argument name -> the dimension that is cut into microbatches, or None; overrides what
-                the capture found. A tensor named here may have several entries a sample (patches of an image).
+                the capture found. One named here may have several entries a sample (the patches of images).
             loss_reduction: "mean" weighs each microbatch's loss by its samples, "sum" adds.
             seed: Of the random operations; None: ``torch.initial_seed()``.
             timeout_s: After how long a peer that does not answer counts as lost.

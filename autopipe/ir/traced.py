@@ -137,12 +137,18 @@ class AttributeWrite:
         name: Its attribute.
         key: The attribute of that object, or the key of that dict, that is set; "": the attribute itself.
         value: A plain value, such as ``"single_label_classification"``.
+        is_size: Whether the value is an expression over symbolic sizes.
     """
 
     fqn: str
     name: str
     key: str
     value: Any
+    is_size: bool = False
+
+    def value_at(self, sizes: Mapping[str, int]) -> Any:
+        """Return what is set where the symbolic sizes have these values."""
+        return evaluate_size(self.value, sizes) if self.is_size else self.value
 
     @property
     def path(self) -> str:
@@ -155,7 +161,7 @@ class AttributeWrite:
 
     def __str__(self) -> str:
         """Print as ``config.problem_type = 'regression'``."""
-        return f"{self.path} = {self.value!r}"
+        return f"{self.path} = {self.value if self.is_size else repr(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class LeafCalls:
             CaptureError: If it is the model itself that sets attributes.
         """
         self._state = ModuleState(self._root)
-        make(self._root, self._starting_from)
+        make(self._root, self._starting_from, self._recorder.program.sizes.hints)
         self._state.take_for_granted()
         modules = list(self._root.modules())
         try:
@@ -88,13 +88,22 @@ class LeafCalls:
     def _note_writes(self, fqn: str, module: nn.Module, names: list[str]) -> None:
         """Note what a module seen through sets: plain values the graph may set, others would be lost."""
         changes = {name: self._state.plain_changes(module, name) for name in names}
-        if None in changes.values():
+        values = [value for found in changes.values() for _, _, value in found or ()]
+        if None in changes.values() or any(map(self._recorder.program.sizes.is_decided_by_values, values)):
             self._keep_setter_whole(fqn, names)
             return
         self._setters.append((fqn, names))
         for name, found in changes.items():
             for whose, key, value in found or ():
-                self.writes.setdefault((whose, key or name), AttributeWrite(fqn, name, key, value))
+                write = AttributeWrite(fqn, name, key, *self._written(value))
+                self.writes.setdefault((whose, key or name), write)
+
+    def _written(self, value: Any) -> tuple[Any, bool]:
+        """Return a plain value, or a size as an expression if it is open, and whether it is that."""
+        if not isinstance(value, torch.SymInt):
+            return value, False
+        printed = self._recorder.program.sizes.printed_number(value)
+        return printed, isinstance(printed, str)
 
     def keep_setters_whole(self, why: str, moved: Collection[str] = ()) -> None:
         """Keep the modules whole that set attributes, for it is not the same on every call.

@@ -15,6 +15,9 @@ import torch
 from torch import nn
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_WRITTEN = (*PLAIN, torch.SymInt)
+"""What a graph can set: plain values, and sizes, which a run knows."""
+
 _FUNCTIONS = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
 _NOT_LOOKED_INTO = (*PLAIN, *_FUNCTIONS, nn.Module, torch.Tensor, torch.device, torch.dtype, torch.Generator)
 
@@ -66,7 +69,7 @@ class ModuleState:
         self._known = {id(module): _contents(module) for module in self._modules}
 
     def plain_changes(self, module: nn.Module, name: str) -> list[tuple[int, str, Any]] | None:
-        """Return what makes an attribute what it is now, in plain values.
+        """Return what makes an attribute what it is now, in plain values and sizes.
 
         Returns:
             (whose, key, value): ``whose`` tells the object that a plain value was set on from all others, and
@@ -74,9 +77,9 @@ class ModuleState:
         """
         before = self._known.get(id(module), {}).get(name)
         now = _contents(module).get(name)
-        if now is None or (before is None and not isinstance(now[0], PLAIN)):
+        if now is None or (before is None and not isinstance(now[0], _WRITTEN)):
             return None
-        if isinstance(now[0], PLAIN) and (before is None or isinstance(before[0], PLAIN)):
+        if isinstance(now[0], _WRITTEN) and (before is None or isinstance(before[0], PLAIN)):
             return [(id(module), "", now[0])]
         return _plain_changes_inside(before, now) if before is not None and before[0] is now[0] else None
 
@@ -114,7 +117,9 @@ def _plain_changes_inside(before: tuple[Any, Any], now: tuple[Any, Any]) -> list
         return None
     old, new = dict(before[1]), dict(now[1])
     changed = [key for key in new if key not in old or not _same(old[key], new[key])]
-    if old.keys() - new.keys() or not all(isinstance(k, str) and isinstance(new[k], PLAIN) for k in changed):
+    if old.keys() - new.keys() or not all(
+        isinstance(k, str) and isinstance(new[k], _WRITTEN) for k in changed
+    ):
         return None
     return [(id(value), key, new[key]) for key in changed]
 

@@ -8,7 +8,7 @@ graph is run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import fx, nn
@@ -16,12 +16,13 @@ from torch import fx, nn
 from autopipe.ir.traced import AttributeWrite, TracedModel
 
 
-def make(model: nn.Module, writes: Iterable[AttributeWrite]) -> bool:
+def make(model: nn.Module, writes: Iterable[AttributeWrite], sizes: Mapping[str, int]) -> bool:
     """Set attributes of the model's modules as its forward would; return whether that changed anything.
 
     Args:
         model: The model.
         writes: What to set.
+        sizes: The values of the symbolic sizes.
     """
     changed = False
     for write in writes:
@@ -30,9 +31,9 @@ def make(model: nn.Module, writes: Iterable[AttributeWrite]) -> bool:
         if write.key:
             inside = attributes[write.name]
             holder, key = inside if isinstance(inside, dict) else vars(inside), write.key
-        now = holder.get(key, holder)
-        changed |= type(now) is not type(write.value) or now != write.value
-        holder[key] = write.value
+        now, value = holder.get(key, holder), write.value_at(sizes)
+        changed |= type(now) is not type(value) or now != value
+        holder[key] = value
     return changed
 
 
@@ -49,7 +50,8 @@ def why_not_repeatable(
 
     Complexity: linear in the size of the graph.
     """
-    moved = list(again)
+    known = set(map(str, writes))
+    moved = [write for write in again if not write.is_size or str(write) not in known]
     if moved:
         before = {(write.fqn, write.name, write.key): write for write in writes}
         now = moved[0]

@@ -1,0 +1,59 @@
+"""Sizes that the model's Python sets on its modules: a run knows them, so the graph can set them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from unittest import mock
+
+import torch
+from torch import nn
+
+import autopipe
+from tests.trace.agreement import assert_agrees, opaque_modules
+
+X = torch.linspace(-2, 2, 24).reshape(4, 6)
+
+
+class Sized(nn.Module):
+    """Sets the sizes that it met on itself and on an object, as position tables do, and another thing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.table, self.n_tokens = (
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            SimpleNamespace(length=None),
+            0,
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.table.length = x.shape[1]
+        self.n_tokens = x.shape[0] * x.shape[1]
+        return self.b(self.a(x)) * self.table.length
+
+
+def test_sizes_that_forward_sets_are_set_by_the_graph() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Sized(), nn.Linear(6, 3))
+    pipe = autopipe.split(model, 3, (torch.randn(2, 5, 6),))
+    traced = pipe._captures.first.traced
+    assert not opaque_modules(traced)
+    assert sorted(map(str, traced.sets)) == ["0.n_tokens = B*L5", "0.table.length = L5"]
+    assert (model[0].table.length, model[0].n_tokens) == (None, 0)
+    with mock.patch("autopipe.captures.capture", side_effect=AssertionError("captured again")):
+        for batch, length in ((2, 5), (3, 7), (3, 7), (2, 5)):
+            x = torch.randn(batch, length, 6)
+            found = pipe(x)
+            assert (model[0].table.length, model[0].n_tokens) == (length, batch * length)
+            torch.testing.assert_close(found, model(x))
+
+
+def test_a_size_that_values_decide_keeps_who_sets_it_whole() -> None:
+    class Selecting(Sized):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.n_tokens = x[x > 0].shape[0]
+            return self.b(self.a(x))
+
+    torch.manual_seed(0)
+    traced = assert_agrees(nn.Sequential(Selecting(), nn.Linear(6, 3)), (X,), n_stages=(2,))
+    assert list(opaque_modules(traced)) == ["0"]

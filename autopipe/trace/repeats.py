@@ -51,7 +51,7 @@ def why_not_repeatable(
     Complexity: linear in the size of the graph.
     """
     known = set(map(str, writes))
-    moved = [write for write in again if not write.is_size or str(write) not in known]
+    moved = [write for write in again if str(write) not in known]
     if moved:
         before = {(write.fqn, write.name, write.key): write for write in writes}
         now = moved[0]

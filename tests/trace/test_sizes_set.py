@@ -48,6 +48,18 @@ def test_sizes_that_forward_sets_are_set_by_the_graph() -> None:
             torch.testing.assert_close(found, model(x))
 
 
+def test_a_size_that_turns_out_to_be_fixed_is_set_as_the_number_that_it_is() -> None:
+    class Looping(Sized):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.table.length = x.shape[1]
+            return self.b(self.a(x)) * len(range(x.shape[1]))
+
+    model = nn.Sequential(Looping(), nn.Linear(6, 3))
+    traced = assert_agrees(model, (torch.randn(2, 5, 6),), n_stages=(2,))
+    assert not opaque_modules(traced)
+    assert list(map(str, traced.sets)) == ["0.table.length = 5"]
+
+
 def test_a_size_that_values_decide_keeps_who_sets_it_whole() -> None:
     class Selecting(Sized):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -20,9 +20,16 @@ from autopipe.partition.objective import Objective
 from autopipe.partition.order_sum import least_sum_of_order
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.search import Found
+from autopipe.partition.tie_chain import least_of_equals
 
 _MANY = 2500
 """Items above which the order of the split that was found is the only one that is tried."""
+
+_FEW = 300
+"""Items up to which all splits of the same bottleneck are gone through."""
+
+_BUDGET = 1_000_000
+"""Work that may take, about a tenth of a second."""
 
 
 def best_of_equals(prices: Objective, problem: Problem, found: Found) -> Partition:
@@ -34,12 +41,18 @@ def best_of_equals(prices: Objective, problem: Problem, found: Found) -> Partiti
         found: The split with the least bottleneck.
 
     Returns:
-        The best of those that keep to the order of the split that was found or to that of the program.
+        The best of all on small graphs, else of those that keep to the order of the split that was found or
+        to that of the program.
 
-    Complexity: one dynamic programme an order, O(k n L) where segments of L items reach the bottleneck.
+    Complexity: one dynamic programme an order, O(k n L) where segments of L items reach the bottleneck; on
+    small graphs one more over the downsets that a split of that bottleneck can have.
     """
     assert found.stage_of is not None
     splits = [found.stage_of, *_of_orders(problem, found.stage_of, found.bottleneck_ms)]
+    if problem.n <= _FEW:
+        limit = found.bottleneck_ms * (1 + RELATIVE / 2)
+        exact = least_of_equals(prices, problem, limit, _BUDGET)
+        splits += [] if exact is None else [exact]
     laid_out = [
         to_partition(prices, problem, split, found.method, found.lower_bound_ms, found.stopped_by)
         for split in splits

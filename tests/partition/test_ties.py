@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from autopipe.ir.cost_graph import CostGraph, CostNode
 from autopipe.partition import solve
 from tests import oracles
-from tests.partition.random_graphs import wires
+from tests.partition.random_graphs import cost_graphs, wires
 
 SMALL = st.sampled_from([0, 1, 1, 2, 3])
 
@@ -32,6 +32,35 @@ def test_a_chain_is_cut_where_it_sends_least_among_the_optima(costs: list[tuple[
     partition = solve(graph, k, hardware=hardware)
     assert partition.certificate.bottleneck_ms == pytest.approx(best)
     assert sum(stage.total_ms for stage in partition.stages) == pytest.approx(least)
+
+
+def received_bytes(graph: CostGraph, stage_of: dict[str, int]) -> int:
+    total = 0
+    for node in graph.nodes:
+        readers = {stage_of[b] for a, b, data in graph.edges() if a == node.name and data}
+        total += len(readers - {stage_of[node.name]}) * (node.out_bytes + node.grad_bytes)
+    return total
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cost_graphs(max_nodes=8), st.integers(2, 3), st.booleans(), st.booleans(), st.sampled_from([2.0, 1e12])
+)
+def test_on_small_graphs_no_split_of_that_bottleneck_has_a_smaller_sum_or_fewer_bytes(
+    graph: CostGraph, k: int, overlap: bool, allow_empty: bool, rate: float
+) -> None:
+    hardware = wires(rate, 2 * rate, overlap=overlap)
+    priced = []
+    for stage_of in oracles.all_partitions(graph, k):
+        if allow_empty or len(set(stage_of.values())) == k:
+            ms = [oracles.stage_ms(graph, hardware, stage_of, stage, 4 * k) for stage in range(k)]
+            priced.append((max(ms), round(sum(ms), 6), received_bytes(graph, stage_of)))
+    assume(priced)
+    best = min(priced)[0]
+    least = min((total, nbytes) for worst, total, nbytes in priced if worst <= best + 1e-9)
+    partition = solve(graph, k, hardware=hardware, allow_empty=allow_empty)
+    assert round(sum(stage.total_ms for stage in partition.stages), 6) == least[0]
+    assert sum(stage.recv_bytes for stage in partition.stages) == least[1]
 
 
 def test_where_sending_takes_no_time_the_fewest_bytes_decide() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopipe.ir.cost_graph import CostGraph, CostNode
+from autopipe.ir.cost_graph import CostGraph
 from autopipe.partition import Objective, compile_problem, frontier, solve, walk
 from autopipe.partition.polish import stage_loads
 from autopipe.partition.problem import Problem
@@ -15,6 +15,7 @@ from autopipe.partition.reach import Reach
 from autopipe.partition.rung import Rung, Stopped
 from autopipe.partition.sweep import Path, Sweep
 from tests import oracles
+from tests.partition.every_search import parallel_branches
 from tests.partition.random_graphs import cost_graphs, wires
 
 
@@ -71,22 +72,6 @@ def test_backward_nodes_that_follow_their_forward_nodes(graph: CostGraph, data: 
     truth = oracles.best_bottleneck(graph, wires(2.0), 3, allow_empty=True, followers=followers)
     problem = compile_problem(Objective(graph, wires(2.0), 3), allow_empty=True, followers=followers)
     assert optimum(problem) == pytest.approx(truth, abs=1e-9)
-
-
-def parallel_branches(n_cells: int, n_branches: int) -> CostGraph:
-    """Cells of unequal branches side by side, read by the next two cells: too many downsets to list."""
-    nodes, edges = [CostNode("cell0", fwd_ms=1.0, out_bytes=2)], []
-    for c in range(1, n_cells):
-        nodes.append(CostNode(f"cell{c}", fwd_ms=0.5, out_bytes=2))
-        for b in range(n_branches):
-            ends = f"in{c}{b}", f"out{c}{b}"
-            nodes[-1:-1] = [
-                CostNode(name, fwd_ms=1.0 + 0.1 * ((3 * c + b + at) % 5), out_bytes=1)
-                for at, name in enumerate(ends)
-            ]
-            source = f"cell{max(0, c - 1 - b % 2)}"
-            edges += [(source, ends[0]), ends, (ends[1], f"cell{c}")]
-    return CostGraph.build(nodes, edges)
 
 
 def test_parallel_branches_are_proven_optimal() -> None:

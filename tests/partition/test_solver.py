@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -58,34 +59,23 @@ def test_pins_hold_where_a_better_split_would_break_them() -> None:
     assert partition.certificate.gap == 0.0
 
 
-_SOLVE_AND_PRINT = """
-from tests.partition.random_graphs import wires
-from tests.partition.test_solver import ladder
-from autopipe.partition import solve
-import json
-print(json.dumps(solve(ladder(), 3, hardware=wires(2.0)).to_json()))
-"""
-
-
-def ladder() -> CostGraph:
-    nodes = [CostNode(f"n{i}", fwd_ms=1.0 + i % 3, out_bytes=1 + i % 2) for i in range(16)]
-    edges = [(f"n{i}", f"n{j}") for i in range(16) for j in (i + 1, i + 2) if j < 16]
-    return CostGraph.build(nodes, edges)
-
-
-def test_same_answer_in_another_process_with_another_hash_seed() -> None:
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", _SOLVE_AND_PRINT],
+def test_every_search_gives_the_same_answer_in_another_process_with_another_hash_seed() -> None:
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.partition.every_search"],
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
             cwd=ROOT,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            check=True,
-        ).stdout
+        )
         for seed in ("1", "2")
-    }
-    assert len(answers) == 1
+    ]
+    first, second = (process.communicate()[0] for process in running)
+    assert [process.returncode for process in running] == [0, 0]
+    proven = [answer["certificate"]["stopped_by"] for answer in json.loads(first)]
+    assert proven == ["optimal"] * 5
+    assert [answer["certificate"]["method"] for answer in json.loads(first)[1:]] == ["downsets"] * 4
+    assert first == second
 
 
 def test_virtual_stages_share_ranks_and_the_bottleneck_is_a_rank() -> None:

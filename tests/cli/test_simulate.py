@@ -30,6 +30,12 @@ def test_more_microbatches_take_longer_and_idle_less(plan: Path) -> None:
     assert many["busy_ms"] == pytest.approx([8 * busy for busy in few["busy_ms"]])
 
 
+def test_the_numbers_of_a_long_step_are_as_short_as_those_of_a_short_one(plan: Path) -> None:
+    few, many = (run("simulate", plan, "--json", "--microbatches", n).stdout for n in (4, 400))
+    assert json.loads(many)["n_spans"] == 100 * json.loads(few)["n_spans"]
+    assert len(many) < len(few) + 100
+
+
 def test_another_schedule_can_be_asked_for(plan: Path) -> None:
     assert data("simulate", plan, "--schedule", "gpipe")["schedule"] == "gpipe"
     assert "there is no schedule" in complaint("simulate", plan, "--schedule", "none")

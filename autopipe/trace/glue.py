@@ -13,6 +13,9 @@ from autopipe.ir.structure import Structure
 from autopipe.ir.tensor import TensorSpec
 from autopipe.trace.hidden_results import state_of
 
+ON_RANDOM_NUMBERS = "it branches on random numbers"
+"""Why a module is kept whole that drops layers at random."""
+
 
 def written(value: Any, _writer: Any) -> Any:
     """Return ``value`` once ``_writer`` has run, which modified it in place."""
@@ -113,6 +116,14 @@ class Expected:
         return value
 
     def _error(self, what: str) -> CaptureError:
+        if self.learnt_for is not None and self.learnt_for.startswith(ON_RANDOM_NUMBERS):
+            return CaptureError(
+                f"{self.fqn} returns {what}: what it draws decides what it returns.",
+                where=f"in {self.fqn}, kept whole: {self.learnt_for}",
+                why="The rest of the model was captured with what it returned on other draws.",
+                remedy="set the probability at that line to 0, or ask for no results of single layers\n"
+                "(output_attentions=False, output_router_logits=False).",
+            )
         if self.learnt_for is not None:
             return CaptureError(
                 f"{self.fqn} returns {what}: what it returns depends on the values that it is given.",

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from autopipe.errors import CaptureError
 from autopipe.ir.traced import AttributeWrite
 from autopipe.trace.branches import DEPENDS_ON_DATA, RandomBranch
+from autopipe.trace.glue import ON_RANDOM_NUMBERS
 from autopipe.trace.leaf_use import LeafUse
 from autopipe.trace.leaves import has_forward_hooks, has_hooks, recording_hooks, why_leaf
 from autopipe.trace.modes import Interception
@@ -80,6 +81,7 @@ class LeafCalls:
         try:
             with refusing_reads(modules, lambda: self.interception.is_inside):
                 yield
+            self._state.put_back(self._recorder.values.is_the_same)
             for module, names in self._state.changed():
                 self._note_writes(self._fqn[id(module)], module, names)
         finally:
@@ -232,7 +234,7 @@ def _uncompiled(module: nn.Module) -> nn.Module:
 def _reason(error: Exception) -> str:
     """Say why a container is kept whole, from what its forward raised on fake tensors."""
     if isinstance(error, RandomBranch):
-        what = "it branches on random numbers"
+        what = ON_RANDOM_NUMBERS
     elif isinstance(error, DEPENDS_ON_DATA):
         what = "it depends on data"
     else:

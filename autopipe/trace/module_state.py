@@ -8,7 +8,7 @@ lost.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -53,6 +53,27 @@ class ModuleState:
     def changed_in(self, module: nn.Module) -> list[str]:
         """Return the names of the attributes of a module and its children that are not as they are known."""
         return [name for inner in module.modules() for name in self._changed(inner)]
+
+    def put_back(self, is_the_same: Callable[[torch.Tensor, torch.Tensor], bool]) -> None:
+        """Put tensors back that modules hold others in the place of which are the same, in a plain run.
+
+        Args:
+            is_the_same: Whether a plain run would have the second in the place of the first.
+        """
+        for module in self._modules:
+            known = self._known[id(module)]
+            before = {name: value for name, (value, _) in known.items()}
+            tables = [(vars(module), before)]
+            tables += [(vars(module)[name], dict(known[name][1])) for name in ("_buffers", "_parameters")]
+            for now, then in tables:
+                for name, old in then.items():
+                    new = now.get(name)
+                    if (
+                        isinstance(old, torch.Tensor)
+                        and isinstance(new, torch.Tensor)
+                        and is_the_same(new, old)
+                    ):
+                        now[name] = old
 
     def changed(self) -> Iterator[tuple[nn.Module, list[str]]]:
         """Yield every module that is not as it is known, and the names of its attributes that are not."""

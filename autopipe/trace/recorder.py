@@ -207,7 +207,7 @@ class Recorder:
         given = {id(tensor) for tensor in read}
         if isinstance(out, torch.Tensor):
             if id(out) in given and not any(out is tensor for tensor in changed):
-                out = _alias(out)
+                out = self.values.alias(out)
             self.values.know(out, node)
             rest = [tensor for tensor in changed if tensor is not out]
         else:
@@ -226,7 +226,7 @@ class Recorder:
         if not tensors_in(out):
             return out
         structure, holes = Structure.of(out)
-        holes = [_alias(hole) if id(hole) in given else hole for hole in holes]
+        holes = [self.values.alias(hole) if id(hole) in given else hole for hole in holes]
         plain = type(out) in (tuple, list) and all(is_hole(item) for item in out)
         for index, hole in enumerate(holes):
             if not isinstance(hole, torch.Tensor) or (self.values.is_known(hole) and id(hole) not in given):
@@ -265,10 +265,6 @@ def _version(tensor: torch.Tensor) -> int:
 
 def _unique(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     return list({id(tensor): tensor for tensor in tensors}.values())
-
-
-def _alias(value: Any) -> Any:
-    return torch.ops.aten.alias.default(value) if isinstance(value, torch.Tensor) else value
 
 
 def _name_hint(op: str, target: Any) -> str:

@@ -37,6 +37,7 @@ class Values:
         self._node_of: dict[int, fx.Node] = {}
         self._alive: list[torch.Tensor] = []
         self._at_place: dict[tuple[Any, ...], fx.Node] = {}
+        self._original: dict[int, torch.Tensor] = {}
         self._attributes: dict[str, fx.Node] = {}
         self._owned: dict[int, tuple[str, bool]] = {}
 
@@ -131,6 +132,18 @@ class Values:
             where=f"in {module or 'the model'}, at {user_line()}",
             remedy=f'let the module run its own Python with opaque=("{module}",)',
         )
+
+    def alias(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return an alias of a tensor, for a call that returned its very argument."""
+        alias = torch.ops.aten.alias.default(tensor)
+        self._original[id(alias)] = self._original.get(id(tensor), tensor)
+        self._alive.append(alias)
+        return alias
+
+    def is_the_same(self, tensor: torch.Tensor, other: torch.Tensor) -> bool:
+        """Whether a plain run has ``other`` in the place of a tensor, such as after ``x.to(x.device)``."""
+        original = self._original.get(id(tensor), tensor)
+        return original is other or self.real_of.get(id(original)) is other
 
     def untouched_in(self, storage: int) -> list[torch.Tensor]:
         """Return the model's arguments and attributes in a storage that still stand for themselves."""

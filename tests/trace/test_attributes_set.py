@@ -1,4 +1,4 @@
-"""Sizes that the model's Python sets on its modules: a run knows them, so the graph can set them."""
+"""Attributes that a forward sets to sizes, which the graph sets, or to the very tensor that they are."""
 
 from __future__ import annotations
 
@@ -68,4 +68,37 @@ def test_a_size_that_values_decide_keeps_who_sets_it_whole() -> None:
 
     torch.manual_seed(0)
     traced = assert_agrees(nn.Sequential(Selecting(), nn.Linear(6, 3)), (X,), n_stages=(2,))
+    assert list(opaque_modules(traced)) == ["0"]
+
+
+class Moving(nn.Module):
+    """Moves what it holds to where its argument is, which is where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.scale = nn.Linear(6, 6), torch.arange(6.0)
+        self.register_buffer("table", torch.arange(6.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.table = self.table.to(x.device)
+        self.scale = self.scale.to(x.device).to(x.dtype)
+        return self.linear(x) * self.table + self.scale
+
+
+def test_a_buffer_that_is_moved_to_where_it_is_is_no_change() -> None:
+    model = nn.Sequential(Moving(), nn.Linear(6, 3))
+    before = model[0].table, model[0].scale
+    traced = assert_agrees(model, (X,), n_stages=(1, 2))
+    assert not opaque_modules(traced)
+    assert model[0].table is before[0]
+    assert model[0].scale is before[1]
+
+
+def test_a_buffer_that_is_another_afterwards_keeps_who_sets_it_whole() -> None:
+    class Casting(Moving):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.table = self.table.double().to(x.dtype)
+            return self.linear(x) * self.table
+
+    traced = assert_agrees(nn.Sequential(Casting(), nn.Linear(6, 3)), (X,), n_stages=(1, 2))
     assert list(opaque_modules(traced)) == ["0"]

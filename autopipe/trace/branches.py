@@ -20,10 +20,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from autopipe.errors import AutopipeError
-from autopipe.trace.source import is_skipped, is_torch
+from autopipe.trace.source import is_checking, is_torch
 
 Place = tuple[tuple[CodeType, int], ...]
-"""The code and the instruction of every user frame on the way to a branch."""
+"""The code and the instruction of every frame on the way to a branch that is not torch's or ours."""
 
 DEPENDS_ON_DATA = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
 """What fake tensors raise where their values are asked for."""
@@ -135,7 +135,7 @@ def _place() -> Place:
     found = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if not is_skipped(frame.f_code):
+        if is_checking(frame.f_code):
             found.append((frame.f_code, frame.f_lasti))
         frame = frame.f_back
     return tuple(found)
@@ -154,7 +154,7 @@ def _is_refusal(error: Exception) -> bool:
     while frames and is_torch(frames[-1][0]) and frames[-1][0].co_name.startswith("_check"):
         frames.pop()
         checked = True
-    if not frames or is_skipped(frames[-1][0]):
+    if not frames or not is_checking(frames[-1][0]):
         return False
     code, instruction = frames[-1]
     return checked or code.co_code[instruction] == _RAISE

@@ -11,6 +11,7 @@ import torch
 
 _OURS = str(Path(__file__).resolve().parents[1])
 _TORCH = str(Path(torch.__file__).resolve().parent)
+_DISTRIBUTIONS = str(Path(torch.distributions.__file__).resolve().parent)
 _SKIPPED = (_OURS, _TORCH, "<")
 
 
@@ -22,6 +23,11 @@ def is_skipped(code: CodeType) -> bool:
 def is_torch(code: CodeType) -> bool:
     """Whether code is torch's."""
     return code.co_filename.startswith(_TORCH)
+
+
+def is_checking(code: CodeType) -> bool:
+    """Whether code may refuse values as a model's own does: the user's, and that of torch.distributions."""
+    return not is_skipped(code) or code.co_filename.startswith(_DISTRIBUTIONS)
 
 
 def user_line() -> str:

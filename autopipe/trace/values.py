@@ -135,7 +135,7 @@ class Values:
 
     def alias(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return an alias of a tensor, for a call that returned its very argument."""
-        alias = torch.ops.aten.alias.default(tensor)
+        alias: torch.Tensor = torch.ops.aten.alias.default(tensor)
         self._original[id(alias)] = self._original.get(id(tensor), tensor)
         self._alive.append(alias)
         return alias

@@ -35,7 +35,6 @@ SMALL: dict[tuple[str, ...], Any] = {
         "projection_dim",
     ): 32,
     ("encoder_hidden_dim", "decoder_hidden_size", "hidden_dim", "d_embed", "text_embed_dim", "model_dim"): 32,
-    ("out_hidden_size",): 32,
     ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"): 2,
     ("num_decoder_layers", "encoder_num_layers", "decoder_num_layers", "num_encoder_layers"): 2,
     ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"): 4,
@@ -56,7 +55,7 @@ SMALL: dict[tuple[str, ...], Any] = {
     ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"): 4,
     ("num_experts_per_tok", "moe_topk", "top_k", "moe_k"): 2,
     ("q_lora_rank", "kv_lora_rank", "lora_rank", "state_size", "ssm_state_size"): 8,
-    ("d_latents",): 32,
+    ("d_latents", "out_hidden_size"): 32,
     ("num_latents", "num_self_attends_per_block"): 4,
     ("image_size",): IMAGE,
     ("patch_size",): 8,
@@ -110,6 +109,9 @@ EXTRA = {
     "image_grid_pinpoints": [[IMAGE, 2 * IMAGE], [2 * IMAGE, IMAGE]],
 }
 """What is set wherever a config has it, None or not."""
+
+HASHED = {"hash_seed": 0, "hidden_dropout_prob": 0.0, "local_attention_probs_dropout_prob": 0.0}
+"""What is set where a config hashes at random, with seeds of the operating system where it drops."""
 
 WHERE_NONE = {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_group": 1, "topk_group": 1}
 """What is set where a config has it and leaves it to the user."""
@@ -171,6 +173,7 @@ def small_config(config_class: Any, profile: dict[str, Any]) -> Any:
     given = {name: _shrunk(value, _SMALL[name]) for name, value in vars(default).items() if name in _SMALL}
     given |= {name: value for name, value in WHERE_NONE.items() if getattr(default, name, value) is None}
     given |= {name: value for name, value in (EXTRA | profile).items() if _takes(default, name)}
+    given |= HASHED if _takes(default, "hash_seed") else {}
     if default.is_encoder_decoder:
         given["decoder_start_token_id"] = 1
     for name, value in vars(default).items():

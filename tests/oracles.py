@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from autopipe.ir.cost_graph import CostGraph
@@ -15,16 +14,25 @@ def all_partitions(
     """Every assignment of nodes to stages in which no edge goes back and groups are whole."""
     followers = followers or {}
     free = [name for name in graph.graph if name not in followers]
-    edges = [(a, b) for a, b, _ in graph.edges() if a not in followers and b not in followers]
-    for choice in itertools.product(range(n_stages), repeat=len(free)):
-        stage_of = dict(zip(free, choice, strict=True))
-        if any(stage_of[a] > stage_of[b] for a, b in edges):
-            continue
-        for name in graph.graph:
-            if name in followers:
-                stage_of[name] = stage_of[followers[name]]
-        if all(len({stage_of[name] for name in group}) == 1 for group in graph.together):
-            yield {name: stage_of[name] for name in graph.graph}
+    before = {name: [a for a in graph.graph.pred[name] if a not in followers] for name in free}
+    stage_of: dict[str, int] = {}
+
+    def placed(at: int) -> Iterator[dict[str, int]]:
+        if at == len(free):
+            whole = {name: stage_of[followers.get(name, name)] for name in graph.graph}
+            if all(len({whole[name] for name in group}) == 1 for group in graph.together):
+                yield whole
+            return
+        for stage in range(max((stage_of[a] for a in before[free[at]]), default=0), n_stages):
+            stage_of[free[at]] = stage
+            yield from placed(at + 1)
+
+    yield from placed(0)
+
+
+def reading_stages(graph: CostGraph, stage_of: Mapping[str, int], name: str) -> set[int]:
+    """Where a value is read."""
+    return {stage_of[reader] for reader, edge in graph.graph.adj[name].items() if edge["data"]}
 
 
 def stage_ms(
@@ -35,7 +43,7 @@ def stage_ms(
     received = sent = 0.0
     into, out = hardware.link_in(stage), hardware.link_out(stage)
     for node in graph.nodes:
-        readers = {stage_of[b] for a, b, data in graph.edges() if a == node.name and data}
+        readers = reading_stages(graph, stage_of, node.name)
         home = stage_of[node.name]
         if home == stage and readers - {stage}:
             sent += out.transfer_ms(node.out_bytes) + out.transfer_ms(node.grad_bytes)
@@ -67,7 +75,7 @@ def stage_bytes(
         weights += times * (nbytes + gradients + states * hardware.optimizer_bytes_per_param)
     held = sum(node.saved_bytes for node in inside)
     for node in graph.nodes:
-        readers = {stage_of[b] for a, b, data in graph.edges() if a == node.name and data}
+        readers = reading_stages(graph, stage_of, node.name)
         if stage_of[node.name] != stage and stage in readers:
             held += node.out_bytes
     return weights + in_flight * held

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autopipe.partition.pooled import pool
 from autopipe.partition.problem import Floats, Ints, Problem
 from autopipe.partition.reach import Reach
 
@@ -48,7 +49,13 @@ class Depth(enum.Enum):
     NO_WEIGHT = "loose items without weight"
     FRINGE = "loose items without weight, small dead ends, and the weight of small loose sources"
     LOOSE = "loose items of next to no weight"
+    POOLED = "nothing, but small loose items are counted, not told apart"
+    QUIET = "the same of items alone that transfers hardly matter to"
     ALL_SMALL = "items and nets of next to no cost beside anything else"
+
+
+POOLS = (Depth.POOLED, Depth.QUIET)
+"""Those that count items instead of leaving them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +64,18 @@ class Relaxed:
 
     Args:
         problem: The relaxed problem.
-        kept: For each of its items the item of the whole problem.
+        kept: For each of its items the item of the whole problem, -1 for a unit of a pool.
         dropped: The others, in topological order.
     """
 
     problem: Problem
     kept: Ints
     dropped: tuple[int, ...]
+
+    def whole(self) -> tuple[Ints, Ints]:
+        """Items of the whole problem that were kept, and which items of the relaxed one they are."""
+        at = np.flatnonzero(self.kept >= 0)
+        return self.kept[at], at
 
 
 def relax(
@@ -84,21 +96,25 @@ def relax(
     Complexity: about linear in the pins.
     """
     work = _Bypass(problem, reach, target, depth)
-    fixed = depth is Depth.NOTHING or problem.limit is not None
-    if not fixed and not problem.first.any() and (problem.last == problem.k - 1).all():
-        fringe = depth is Depth.FRINGE
-        for item in reversed(range(problem.n)) if fringe else range(problem.n):
-            if item not in exempt:
-                work.try_item(item)
-        if fringe:
-            work.free_sources(reach, exempt)
+    free = problem.limit is None and not problem.first.any() and (problem.last == problem.k - 1).all()
+    if depth is Depth.NOTHING or not free:
+        return work.result()
+    if depth in POOLS:
+        pooled = pool(problem, reach, target, quiet=depth is Depth.QUIET)
+        return Relaxed(pooled.problem, pooled.kept, pooled.dropped) if pooled else work.result()
+    fringe = depth is Depth.FRINGE
+    for item in reversed(range(problem.n)) if fringe else range(problem.n):
+        if item not in exempt:
+            work.try_item(item)
+    if fringe:
+        work.free_sources(reach, exempt)
     return work.result()
 
 
 class _Bypass:
     def __init__(self, problem: Problem, reach: Reach, target: float, depth: Depth) -> None:
         self.problem, self.target = problem, target
-        small = depth not in (Depth.NO_WEIGHT, Depth.FRINGE)
+        small = depth in (Depth.LOOSE, Depth.ALL_SMALL)
         self.nothing = _NEXT_TO_NOTHING if small else 0.0
         self.unheard = _UNHEARD if small else 0.0
         self.dead_end = _UNHEARD if depth is Depth.FRINGE else self.unheard
@@ -147,7 +163,7 @@ class _Bypass:
     def _leave_share(self, item: int, makes: list[int], spared: float) -> None:
         """An only reader computes the item in its stage or receives it: it pays the cheaper in any case."""
         ends = {x for net in makes for x in self.ends[net]} - {item}
-        if len(ends) == 1:
+        if len(ends) == 1 and not self.problem.overlap:
             share = np.minimum(self.problem.weight[:, item], max(spared, 0.0))
             self.weights[:, next(iter(ends))] += share
 
@@ -213,7 +229,8 @@ def place_dropped(problem: Problem, relaxed: Relaxed, stage_of: Ints) -> Ints:
         A stage for every item, no item before what it depends on.
     """
     stage = np.full(problem.n, -1, dtype=np.int64)
-    stage[relaxed.kept] = stage_of
+    items, at = relaxed.whole()
+    stage[items] = stage_of[at]
     floor = np.zeros(problem.n, dtype=np.int64)
     for item in range(problem.n):
         floor[item] = max(

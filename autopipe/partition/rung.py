@@ -211,6 +211,6 @@ class Rung:
                 near[list(pins)] = near[list(pins)] | (len(pins) <= _FEW)
         lighter = np.zeros(problem.n, dtype=bool)
         lighter[list(self.relaxed.dropped)] = True
-        kept = self.relaxed.kept
-        lighter[kept] = (self.relaxed.problem.weight < problem.weight[:, kept]).any(axis=0)
+        kept, at = self.relaxed.whole()
+        lighter[kept] = (self.relaxed.problem.weight[:, at] < problem.weight[:, kept]).any(axis=0)
         return frozenset(np.flatnonzero(lighter & near).tolist())

@@ -15,7 +15,7 @@ from autopipe.partition.orders import linear_orders
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.reach import Reach
 from autopipe.partition.reduce import Reduced, reduce_problem
-from autopipe.partition.relax import Depth, Relaxed, relax
+from autopipe.partition.relax import POOLS, Depth, Relaxed, relax
 from autopipe.partition.rung import Rung, Stopped
 
 __all__ = ["RELATIVE", "Found", "by_stage", "leanest", "search"]
@@ -25,6 +25,12 @@ _ORDERS = ((1500, 7), (2500, 3), (10**9, 1))
 
 _LEAN_BUDGET = 20_000_000
 """Work spent at most on the least memory that any split needs."""
+
+_CLIMBS = (0.15, 1.0)
+"""Shares of what is left of the budget for each climb."""
+
+_POOLED = 0.4
+"""Share of the budget that a relaxation may take which counts what is small."""
 
 _PUT_BACK = 40
 """Items of the fringe after which no more are put back."""
@@ -123,24 +129,45 @@ class _Search:
         return rung.windows(self.budget // 2)
 
     def _ladder(self) -> Stopped:
-        """Relax a little first; less if that was too much, more if it was too little to be decided."""
+        """Climb once in a hurry, as what one relaxation cannot decide the next one may; then in earnest."""
         reach, best = Reach(self.problem), self.best
-        if self.problem.limit is not None:
-            self._rung(reach, Depth.LOOSE, limited=False)
+        whole, stopped = self.budget, Stopped.BUDGET
+        for part in _CLIMBS:
+            self.budget = int(part * whole)
+            stopped = self._climb(reach)
             if best.closed():
                 return Stopped.OPTIMAL
+            whole -= int(part * whole) - self.budget
+        if best.lower > simple_bound(self.problem):
+            return stopped
+        last, rung = self._rung(reach, Depth.ALL_SMALL)
+        if last is Stopped.BUDGET:
+            rung.bisect(max(self.budget, self.whole // 10))
+        return last if last is Stopped.RELAXATION else stopped
+
+    def _climb(self, reach: Reach) -> Stopped:
+        """Relax a little first; less if that was too much, more if it was too little to be decided."""
+        if self.problem.limit is not None:
+            self._rung(reach, Depth.LOOSE, limited=False)
+            if self.best.closed():
+                return Stopped.OPTIMAL
+        self._counted(reach)
+        if self.best.closed():
+            return Stopped.OPTIMAL
         stopped, _ = self._rung(reach, Depth.LOOSE)
         if stopped is Stopped.RELAXATION:
             stopped = self._fringe(reach)
         for depth in (Depth.NO_WEIGHT, Depth.NOTHING):
             if stopped is Stopped.RELAXATION:
                 stopped, _ = self._rung(reach, depth)
-        if best.closed() or best.lower > simple_bound(self.problem):
-            return stopped
-        last, rung = self._rung(reach, Depth.ALL_SMALL)
-        if last is Stopped.BUDGET:
-            rung.bisect(max(self.budget, self.whole // 10))
-        return last if last is Stopped.RELAXATION else stopped
+        return stopped
+
+    def _counted(self, reach: Reach) -> None:
+        """Count what is small and loose; the more of it the better, as long as that can be decided."""
+        for depth in POOLS:
+            stopped, rung = self._rung(reach, depth, share=_POOLED)
+            if stopped is not Stopped.RELAXATION or not rung.relaxed.dropped:
+                break
 
     def _fringe(self, reach: Reach) -> Stopped:
         """Leave out the fringe; put back what was left out of the dearest stages as long as that helps."""
@@ -153,13 +180,21 @@ class _Search:
             exempt |= culprits
 
     def _rung(
-        self, reach: Reach, depth: Depth, exempt: frozenset[int] = frozenset(), *, limited: bool = True
+        self,
+        reach: Reach,
+        depth: Depth,
+        exempt: frozenset[int] = frozenset(),
+        *,
+        limited: bool = True,
+        share: float = 1.0,
     ) -> tuple[Stopped, Rung]:
         """Search one relaxation: windows first, then all downsets, then windows of what blocks leave."""
         problem = self.problem if limited else replace(self.problem, limit=None)
         relaxed = relax(problem, reach, self.best.upper, depth, exempt)
         rung = Rung(self.best, relaxed, reduce_problem(relaxed.problem))
         same = limited, relaxed.dropped, relaxed.problem.weight.tobytes()
+        if depth in POOLS and not relaxed.dropped:
+            return Stopped.RELAXATION, rung
         if same in self.searched:
             return self.searched[same]
         stopped = rung.windows(self.budget // 10)
@@ -168,9 +203,11 @@ class _Search:
             rung = rung.fused()
             rung.work = 0
             exact = problem.overlap or problem.limit is not None
-            stopped = rung.windows(self.budget // 2) if exact else rung.sweep(self.budget)
+            budget = int(share * self.budget)
+            stopped = rung.windows(budget // 2) if exact else rung.sweep(budget)
             self.budget -= rung.work
-        self.searched[same] = stopped, rung
+        if stopped is not Stopped.BUDGET:
+            self.searched[same] = stopped, rung
         return stopped, rung
 
     def _found(self, stopped: str) -> Found:

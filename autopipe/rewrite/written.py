@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import torch
@@ -49,13 +49,27 @@ def written_tensors(
     seen = {name for node, info in known if not _is_of_torch(traced, node) for name in _touched(info)}
     owned = {**_named_tensors(model), **traced.constants}
     constants = {name: tensor for name, tensor in traced.constants.items() if hasattr(stage, name)}
-    held = {**_named_tensors(stage), **constants}
+    held = {**_named_tensors(stage), **constants, **_attributes(stage, traced.constants)}
 
     def lying_with(written: Set[str]) -> tuple[str, ...]:
         storages = {storage_of(owned[name]) for name in written & owned.keys()}
         return tuple(name for name, tensor in held.items() if storage_of(tensor) in storages)
 
     return Written(lying_with(names), lying_with(names & seen))
+
+
+def _attributes(stage: nn.Module, constants: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return those constants that modules of a stage hold as plain attributes."""
+    found = {}
+    for name, tensor in constants.items():
+        prefix, _, attribute = name.rpartition(".")
+        try:
+            owner = stage.get_submodule(prefix)
+        except AttributeError:
+            continue
+        if prefix and vars(owner).get(attribute) is tensor:
+            found[name] = tensor
+    return found
 
 
 def storage_of(tensor: torch.Tensor) -> int:

@@ -177,7 +177,8 @@ class Attempt:
             graph=program.graph,
             info=program.info,
             modules={fqn: modules[fqn] for fqn in sorted(called)},
-            constants=_read_constants(program.graph, self._recorder.values.constants),
+            constants=_read_constants(program.graph, self._recorder.values.constants)
+            | program.written_tensors,
             inputs=self._inputs(fakes),
             in_structure=self._example.structure,
             out_structure=out,

@@ -203,7 +203,7 @@ class LeafCalls:
 
         with self.interception.inside():
             parameters, buffers = self._recorder.values.owned_by(module)
-            use = LeafUse(parameters, buffers, reason, has_forward_hooks(module))
+            use = LeafUse(parameters, buffers, reason, has_forward_hooks(module), module)
             out = self._recorder.call_module(fqn, args, kwargs, run, use)
         self._note_state(fqn, module)
         return out

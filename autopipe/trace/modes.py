@@ -237,6 +237,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             torch.autograd.graph.increment_version(running)
         if func._schema.is_mutable:
             interception.recorder.note_written(storages_written(func, args, kwargs))
+        if interception.is_inside:
+            interception.recorder.note_held(args)
         if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
             made = without_kernel(func, args)
             return func(*args, **kwargs) if made is None else made

@@ -27,6 +27,18 @@ HARMLESS = frozenset({"_output_capturing_hooks_installed"})
 _HOOK_TABLES = frozenset({"_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"})
 
 
+def held_tensors(model: nn.Module) -> list[torch.Tensor]:
+    """Return the tensors that modules hold as attributes or in lists, dicts and objects in these."""
+    found: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        own = [name for name in vars(module) if name not in ("_parameters", "_buffers", "_modules")]
+        contents = _contents(module)
+        for value, inside in (contents[name] for name in own):
+            every = [value, *(item for _, item in inside or ())]
+            found |= {id(item): item for item in every if isinstance(item, torch.Tensor)}
+    return list(found.values())
+
+
 class ModuleState:
     """The attributes of all modules of a model.
 

@@ -46,6 +46,7 @@ class Program:
         self.effects = Effects()
         self.sizes, self.device = sizes, device
         self.modules: list[str] = [""]
+        self.written_tensors: dict[str, torch.Tensor] = {}
         self._of_unknown_size: list[fx.Node] = []
         self._recompute = ""
         self._ordinals: dict[str, int] = {}

@@ -24,6 +24,7 @@ from autopipe.trace.decisions import Decision, is_drawn, is_never
 from autopipe.trace.effects import storage_of
 from autopipe.trace.fx_arguments import FxArguments
 from autopipe.trace.glue import passed_through, spelled, tensor_leaf, written
+from autopipe.trace.held_tensors import note_held_tensors
 from autopipe.trace.hidden_results import hidden_results
 from autopipe.trace.indices import Indices
 from autopipe.trace.leaf_results import checked, take_hidden
@@ -49,6 +50,7 @@ class Recorder:
         self.arguments = FxArguments(program, self.values)
         self.is_random = self.is_learnt = False
         self.written: set[int] = set()
+        self.held: dict[int, torch.Tensor] = {}
         self.branches, self.indices = branches, Indices()
 
     def call_function(
@@ -90,6 +92,13 @@ class Recorder:
         self.written |= storages
         for storage in storages:
             self.indices.written(storage)
+
+    def note_held(self, args: tuple[Any, ...]) -> None:
+        """Note the plain tensors of the model, such as attributes of a leaf, that an operator is given."""
+        for arg in args:
+            for tensor in arg if isinstance(arg, list | tuple) else (arg,):
+                if isinstance(tensor, torch.Tensor) and self.values.is_foreign(tensor):
+                    self.held[id(tensor)] = tensor
 
     def decide(
         self, condition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
@@ -140,6 +149,7 @@ class Recorder:
         region = self.program.region()
         self.is_random = self.is_learnt = False
         self.written.clear()
+        self.held.clear()
         out = run(*given[0], **given[1])
         hidden = hidden_results(objects, read, tensors_in(given), self._place)
         self.program.bound_sizes(out, read)
@@ -155,7 +165,8 @@ class Recorder:
         if leaf:
             known |= {"fqn": target, "opaque_because": leaf.opaque_because}
         values = [self.values.node_of(tensor).name for tensor in changed]
-        known["writes"] = tuple(dict.fromkeys([*values, *attributes]))
+        plain = note_held_tensors(self.program, self.values, node, self.held.values(), self.written, leaf)
+        known["writes"] = tuple(dict.fromkeys([*values, *attributes, *plain]))
         label = f"@{target}" if leaf else _name_hint(op, target)
         storages = {storage_of(tensor) for tensor in read}
         self.program.describe(node, label, out, storages, region=region, is_random=self.is_random, **known)

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from autopipe.errors import CaptureError
 from autopipe.ir.structure import tensors_in
 from autopipe.trace.branches import DEPENDS_ON_DATA
+from autopipe.trace.effects import storage_of
 from autopipe.trace.foreign import has_no_values
 from autopipe.trace.poured import poured
 from autopipe.trace.program import Program
@@ -96,10 +97,22 @@ def fake_results_of_module(
     own = [weight for weight, is_changed in zip(weights, changed, strict=True) if is_changed]
     for fake in (*own, *trials.written()):
         torch.autograd.graph.increment_version(fake)
+    _note_held(module, real, recorder)
     out, *left = structure.fill(holes)
     for changed_given in left:
         poured(changed_given, given)
     return out
+
+
+def _note_held(module: nn.Module, copied: nn.Module, recorder: Recorder) -> None:
+    """Note the plain tensors that a module holds, and which of them its runs have changed in a copy."""
+    for inner, other in zip(module.modules(), copied.modules(), strict=False):
+        for name, tensor in vars(inner).items():
+            if isinstance(tensor, torch.Tensor):
+                recorder.held[id(tensor)] = tensor
+                after = vars(other).get(name)
+                if isinstance(after, torch.Tensor) and after._version:
+                    recorder.note_written({storage_of(tensor)})
 
 
 def _real_weight(weight: torch.Tensor) -> torch.Tensor:

@@ -84,6 +84,10 @@ class Values:
             self.own(fake, real, name, is_parameter=False)
         return self._fake_of[id(real)]
 
+    def constant_of(self, real: torch.Tensor) -> str:
+        """Return the name of a tensor that is none of the capture."""
+        return self._owned[id(self.fake_of(real))][0]
+
     def _like(self, tensor: torch.Tensor) -> torch.Tensor:
         if not isinstance(tensor, FakeTensor):
             return self._mode.from_tensor(tensor, static_shapes=True)

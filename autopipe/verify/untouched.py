@@ -11,21 +11,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from autopipe.trace.module_state import ModuleState
+from autopipe.trace.module_state import ModuleState, held_tensors
 
 
 class Untouched:
     """Notes the state of a model, and puts it back as often as asked.
 
     Args:
-        model: The model. Its gradients are set aside, not copied; its buffers are copied.
+        model: The model. Its gradients are set aside, not copied; its buffers are copied, and so are the
+            tensors that are attributes of modules.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Note everything that a run may change."""
         self._model, self._attributes = model, ModuleState(model)
         self._gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-        self._buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+        tensors = [*model.buffers(), *held_tensors(model)]
+        self._buffers = [(tensor, tensor.detach().clone()) for tensor in tensors]
 
     def before_a_run(self) -> None:
         """Put everything back but the gradients, which are cleared."""

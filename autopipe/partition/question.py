@@ -101,20 +101,22 @@ class Question:
         return -(-self.n_stages // (self.n_ranks or self.n_stages))
 
     def _least(self, prices: Objective, problem: Problem) -> Partition:
-        n_ranks = self.n_ranks or self.n_stages
         check_enough_items(prices, problem, list(self.together))
         check_pins(prices, problem, self.pin)
+        limit = self.rules.memory_limit_bytes
+        whole = replace(problem, limit=None if limit is None else float(limit))
+        check_items_fit(prices, whole, self._shares)
+        n_ranks = self.n_ranks or self.n_stages
         if n_ranks < self.n_stages and self.objective == "bottleneck":
-            limit = self.rules.memory_limit_bytes
-            check_items_fit(prices, replace(problem, limit=None if limit is None else float(limit)))
             spread = least_on_ranks(prices, problem, n_ranks, limit, self.budget)
             if spread is None:
                 raise no_spread(prices, problem, self._shares, limit)
             return spread
-        check_items_fit(prices, problem, self._shares)
         found = search(problem, self.budget)
+        if found.stage_of is None and self._shares > 1:
+            raise no_spread(prices, problem, self._shares, limit)
         if found.stage_of is None:
-            raise no_split(prices, problem, self._shares, proven=bool(np.isinf(found.lower_bound_ms)))
+            raise no_split(prices, problem, proven=bool(np.isinf(found.lower_bound_ms)))
         if self.objective == "step_time":
             n_microbatches = self.rules.n_microbatches or 4 * self.n_stages
             return least_step(prices, problem, found, n_microbatches, n_ranks, self.budget)

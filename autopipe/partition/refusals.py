@@ -79,8 +79,8 @@ def check_items_fit(objective: Objective, problem: Problem, shares: int = 1) -> 
 
     Args:
         objective: Knows the names.
-        problem: The items.
-        shares: Stages that share the memory of a rank.
+        problem: The items; its limit is that of a rank.
+        shares: Stages of the fullest rank.
 
     Raises:
         InfeasibleError: Names the node and what it needs.
@@ -118,13 +118,12 @@ def _fixed(problem: Problem, item: int) -> float:
     return float(problem.fixed[item] - twice)
 
 
-def no_split(objective: Objective, problem: Problem, shares: int = 1, *, proven: bool) -> InfeasibleError:
+def no_split(objective: Objective, problem: Problem, *, proven: bool) -> InfeasibleError:
     """Say which stage needs how much in the split that needs least.
 
     Args:
         objective: Knows the names and prices.
         problem: The items.
-        shares: Stages that share the memory of a rank.
         proven: No split fits; otherwise none was found.
 
     Returns:
@@ -132,7 +131,7 @@ def no_split(objective: Objective, problem: Problem, shares: int = 1, *, proven:
     """
     if problem.limit is None:
         return InfeasibleError(f"no {problem.k}-stage partition meets the pins.")
-    return _no_room(objective, problem, shares, proven=proven)
+    return _no_room(objective, problem, proven=proven)
 
 
 def no_spread(objective: Objective, problem: Problem, shares: int, limit: int | None) -> InfeasibleError:
@@ -163,13 +162,11 @@ def no_spread(objective: Objective, problem: Problem, shares: int, limit: int | 
 
 
 def _no_room(
-    objective: Objective, problem: Problem, shares: int, *, where: str = "", proven: bool = True
+    objective: Objective, problem: Problem, shares: int = 1, *, where: str = "", proven: bool = True
 ) -> InfeasibleError:
     """No split fits: the smallest limit that one does fit, and who needs it."""
     assert problem.limit is not None
-    limit = (
-        f"{problem.limit:.0f} bytes" if shares == 1 else f"{problem.limit:.0f} bytes a stage, {shares} a rank"
-    )
+    limit = f"{problem.limit:.0f} bytes" + (f" a rank of {shares} stages" if shares > 1 else "")
     what = f"no {problem.k}-stage partition {'fits' if proven else 'that was tried fits'} {limit}."
     lean, held, least = _lean_stage(objective, problem)
     if lean is None:

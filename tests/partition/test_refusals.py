@@ -150,10 +150,21 @@ def test_recompute_is_advised_where_it_lowers_the_need_and_works() -> None:
     assert max(stage.memory_bytes for stage in partition.stages) <= 200
 
 
+def test_a_node_larger_than_a_rank_is_named_with_a_limit_that_works() -> None:
+    graph = chain(4, param_bytes=50)
+    error = refusal(graph, 4, n_ranks=2, memory_limit_bytes=150)
+    assert "'n0' (layers.0) alone needs 200 bytes" in error.where
+    assert "150 bytes a rank of 2 stages" in error.what
+    solve(graph, 4, hardware=wires(), n_ranks=2, memory_limit_bytes=limit_of(error.remedy))
+
+
 def test_stages_that_share_a_rank_share_its_memory() -> None:
     graph = chain(6, param_bytes=50, saved_bytes=7)
     error = refusal(graph, 3, n_ranks=2, memory_limit_bytes=500)
     enough = limit_of(error.remedy)
+    stepwise = refusal(graph, 3, n_ranks=2, memory_limit_bytes=500, objective="step_time")
+    assert "that was tried" in stepwise.what
+    assert not stepwise.why  # stages get equal shares of a rank there, others may be leaner
     partition = solve(graph, 3, hardware=wires(), n_ranks=2, memory_limit_bytes=enough)
     held = [0, 0]
     for stage, rank in zip(partition.stages, partition.rank_of_stage, strict=True):

@@ -42,11 +42,10 @@ def worth_recomputing(prices: Objective) -> frozenset[str]:
         return frozenset()
     found: dict[str, _Needs] = {}
     for unit in _units(prices.graph):
-        if all(node.recomputable and not node.grad_bytes for node in unit):
-            needs = _needs(prices.graph, unit, found)
-            values = [node for node in unit if _is_read_outside(prices.graph, node, unit)]
-            if values and all(_pays(prices, value, needs[value.name]) for value in values):
-                found |= needs
+        needs = _needs(prices.graph, unit, found)
+        values = [node for node in unit if _is_read_outside(prices.graph, node, unit)]
+        if values and all(_pays(prices, value, needs[value.name]) for value in values):
+            found |= needs
     return frozenset(found)
 
 
@@ -82,12 +81,13 @@ class _Needs:
 
 
 def _units(graph: CostGraph) -> list[list[CostNode]]:
-    """Nodes that must share a stage, or single ones, by their last node in program order."""
+    """Nodes that must share a stage, or single ones, that can be run again, by their last in program order."""
     group_of = {name: group for group in graph.together for name in group}
     place = {name: at for at, name in enumerate(graph.graph)}
-    groups = {tuple(sorted(group_of.get(name, (name,)), key=place.__getitem__)) for name in graph.graph}
-    ordered = sorted(groups, key=lambda group: place[group[-1]])
-    return [[graph.node(name) for name in group] for group in ordered]
+    able = {node.name: node for node in graph.nodes if node.recomputable and not node.grad_bytes}
+    groups = {tuple(sorted(group_of.get(name, (name,)), key=place.__getitem__)) for name in able}
+    whole = [group for group in groups if all(name in able for name in group)]
+    return [[able[name] for name in group] for group in sorted(whole, key=lambda group: place[group[-1]])]
 
 
 def _is_read_outside(graph: CostGraph, node: CostNode, unit: list[CostNode]) -> bool:

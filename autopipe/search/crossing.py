@@ -25,16 +25,20 @@ def transfers_between(graph: CostGraph, partition: Partition) -> tuple[Transfer,
         >>> [str(transfer) for transfer in transfers_between(graph, cut)]
         ['a: stage 0 -> 1, 8 bytes forward, no gradient back']
     """
+    stage_of, again = partition.stage_of, set(partition.recomputed)
     readers: dict[str, set[int]] = {name: set() for name in graph.graph}
-    again = set(partition.recomputed)
-    for name in reversed(list(graph.graph)):
-        for reader, edge in graph.graph.adj[name].items():
-            if edge["data"]:
-                readers[name] |= readers[reader] if reader in again else set()
-                readers[name].add(partition.stage_of[reader])
+    makers: dict[str, list[str]] = {name: [] for name in again}
+    for maker, reader, data in graph.edges():
+        if data:
+            readers[maker].add(stage_of[reader])
+            if reader in again:
+                makers[reader].append(maker)
+    for name in reversed([name for name in graph.graph if name in again]):
+        for maker in makers[name]:
+            readers[maker] |= readers[name]
     return tuple(
-        Transfer(node.name, partition.stage_of[node.name], stage, node.out_bytes, node.grad_bytes)
+        Transfer(node.name, stage_of[node.name], stage, node.out_bytes, node.grad_bytes)
         for node in graph.nodes
         if node.name not in again
-        for stage in sorted(readers[node.name] - {partition.stage_of[node.name]})
+        for stage in sorted(readers[node.name] - {stage_of[node.name]})
     )

@@ -81,7 +81,7 @@ class _Needs:
 
 
 def _units(graph: CostGraph) -> list[list[CostNode]]:
-    """Nodes that must share a stage, or single ones, that can be run again, by their last in program order."""
+    """Nodes that must share a stage, or single ones, that can run again, by their last in program order."""
     group_of = {name: group for group in graph.together for name in group}
     place = {name: at for at, name in enumerate(graph.graph)}
     able = {node.name: node for node in graph.nodes if node.recomputable and not node.grad_bytes}

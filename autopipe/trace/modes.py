@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -29,7 +28,8 @@ from autopipe.ir.structure import tensors_in
 from autopipe.trace.asked_gradient import set_requires_grad
 from autopipe.trace.branches import DEPENDS_ON_DATA
 from autopipe.trace.data_dependent_number import DataDependentNumber, is_whole_number
-from autopipe.trace.glue import Apply, Spelled, read_property
+from autopipe.trace.entry_points import entry_points
+from autopipe.trace.glue import Apply, read_property
 from autopipe.trace.kernels import (
     CONVOLUTIONS,
     drops_nothing,
@@ -50,8 +50,6 @@ NOT_CAPTURED = {
     torch.autograd.grad: "it runs a backward of its own",
 }
 
-_active = threading.local()
-
 
 class Interception:
     """Hands every call of the model to the recorder.
@@ -66,7 +64,7 @@ class Interception:
         self.recorder, self._call_module = recorder, call_module
         self.is_inside = False
         self._reachable: set[int] | None = None
-        self.grad_enabled = True
+        self.grad_enabled: bool | None = True  # None: whatever it is
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -80,24 +78,14 @@ class Interception:
     @contextmanager
     def on(self) -> Iterator[None]:
         """Intercept the calls of this thread."""
-        module_call, function_apply = nn.Module.__call__, torch.autograd.Function.__dict__["apply"]
         recompute = checkpoint._checkpoint_without_reentrant_generator
         checkpoint._checkpoint_without_reentrant_generator = self._seen_through_checkpoint
-        nn.Module.__call__ = _intercepted_call(module_call)  # type: ignore[method-assign]
-        torch.autograd.Function.apply = _intercepted_apply(function_apply)  # type: ignore[method-assign]
-        script_call = torch._C.ScriptFunction.__call__
-        torch._C.ScriptFunction.__call__ = _intercepted_script(script_call)  # type: ignore[method-assign]
         self.grad_enabled = torch.is_grad_enabled()
-        _active.interception = self
         try:
-            with _Operators(self), _Functions(self), _eager():
+            with entry_points(self), _Operators(self), _Functions(self), _eager():
                 yield
         finally:
-            _active.interception = None
             checkpoint._checkpoint_without_reentrant_generator = recompute
-            torch._C.ScriptFunction.__call__ = script_call  # type: ignore[method-assign]
-            nn.Module.__call__ = module_call  # type: ignore[method-assign]
-            torch.autograd.Function.apply = function_apply  # type: ignore[method-assign]
 
     def _seen_through_checkpoint(self, *_args: Any, **_kwargs: Any) -> Iterator[None]:
         """Stand in for what ``torch.utils.checkpoint`` does around the function that it calls."""
@@ -139,6 +127,16 @@ class Interception:
             return self.function(target, args, kwargs)
         finally:
             self._reachable = None
+
+    def vectorized(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an autograd function under ``torch.vmap``: what runs below is recorded, and no backward."""
+        before = self.grad_enabled
+        if not any(tensor.requires_grad for tensor in tensors_in((args, kwargs))):
+            self.grad_enabled = None
+        try:
+            return run(*args, **kwargs)
+        finally:
+            self.grad_enabled = before
 
     def refuse_hidden_weights(self, args: Any) -> None:
         """Raise if a custom autograd function is running, and reads weights that it was not given."""
@@ -242,7 +240,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
             made = without_kernel(func, args)
             return func(*args, **kwargs) if made is None else made
-        if torch.is_grad_enabled() != interception.grad_enabled:
+        if interception.grad_enabled not in (None, torch.is_grad_enabled()):
             raise CaptureError(
                 f"cannot see through the module: {func} runs in a function that has a backward of its own.",
                 where=user_line(),
@@ -254,37 +252,3 @@ def _eager() -> AbstractContextManager[Any]:
     """Run compiled functions as they were written; what a module compiles it keeps, as a leaf."""
     is_compiler_loaded = "torch._dynamo" in sys.modules
     return torch.compiler.set_stance("force_eager") if is_compiler_loaded else nullcontext()
-
-
-def _intercepted_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        interception = getattr(_active, "interception", None)
-        if interception is None:
-            return original(self, *args, **kwargs)
-        return interception.module(self, args, kwargs)
-
-    return __call__
-
-
-def _intercepted_script(original: Any) -> Any:
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        interception = getattr(_active, "interception", None)
-        if interception is None or interception.is_inside:
-            return original(self, *args, **kwargs)
-        return interception.function(Spelled(self, self.name), args, kwargs)
-
-    return __call__
-
-
-def _intercepted_apply(original: Any) -> Any:
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        interception, run = getattr(_active, "interception", None), original.__get__(None, cls)
-        if interception is None or interception.is_inside:
-            return run(*args, **kwargs)
-        if cls is checkpoint.CheckpointFunction:
-            return interception.reentrant_checkpoint(args[0], args[2:])
-        if not tensors_in((args, kwargs)):
-            return run(*args, **kwargs)
-        return interception.autograd_function(Apply(cls), args, kwargs)
-
-    return classmethod(apply)

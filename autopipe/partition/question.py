@@ -120,4 +120,4 @@ class Question:
         if self.objective == "step_time":
             n_microbatches = self.rules.n_microbatches or 4 * self.n_stages
             return least_step(prices, problem, found, n_microbatches, n_ranks, self.budget)
-        return best_of_equals(prices, problem, found)
+        return best_of_equals(prices, problem, found, self.budget)

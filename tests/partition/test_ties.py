@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from autopipe.ir.cost_graph import CostGraph, CostNode
-from autopipe.partition import solve
+from autopipe.partition import solve, ties
 from tests import oracles
 from tests.partition.random_graphs import cost_graphs, wires
 
@@ -61,6 +61,17 @@ def test_on_small_graphs_no_split_of_that_bottleneck_has_a_smaller_sum_or_fewer_
     partition = solve(graph, k, hardware=hardware, allow_empty=allow_empty)
     assert round(sum(stage.total_ms for stage in partition.stages), 6) == least[0]
     assert sum(stage.recv_bytes for stage in partition.stages) == least[1]
+
+
+def test_without_a_search_equals_are_sought_along_orders_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(ties, "least_of_equals", lambda *given: asked.append(given[-1]))
+    nodes = [CostNode(f"n{i}", fwd_ms=1.0, out_bytes=1) for i in range(4)]
+    graph = CostGraph.build(nodes, [(f"n{i}", f"n{i + 1}") for i in range(3)])
+    solve(graph, 2, hardware=wires(), budget=0)
+    assert not asked
+    solve(graph, 2, hardware=wires(), budget=5_000)
+    assert asked == [5_000]
 
 
 def test_where_sending_takes_no_time_the_fewest_bytes_decide() -> None:

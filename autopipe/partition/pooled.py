@@ -36,6 +36,12 @@ _LOOSE = 0.25
 _ENOUGH = 8
 """Items in pools at least: fewer can be told apart."""
 
+_MATTERS = 0.01
+"""Share of the target that they weigh together at least: less can be left out."""
+
+_SHORT = 0.05
+"""The same for what comes before an item, or after it, if its nets are dear."""
+
 _UNITS = 1000
 """Units of a pool at most."""
 
@@ -99,7 +105,7 @@ def pool(problem: Problem, reach: Reach, target: float, *, quiet: bool) -> Poole
     Complexity: O(n^2 / 8) for what comes before and after; about linear in the pins otherwise.
     """
     small = _small(problem, reach, target, quiet=quiet)
-    if small.sum() < _ENOUGH:
+    if small.sum() < _ENOUGH or reach.weight[small].sum() < _MATTERS * target:
         return None
     weight = _shared(problem, small)
     pools = [_pool_of(weight, items) for items in _chains(reach, small)]
@@ -116,6 +122,8 @@ def _small(problem: Problem, reach: Reach, target: float, *, quiet: bool) -> Boo
     aside = reach.total - reach.before - reach.after + reach.weight
     light = problem.weight.max(axis=0) <= _LIGHT * target
     small: Bools = light & (dearest <= _QUIET * target) & (aside > _LOOSE * target)
+    if not quiet:  # what lies inside a long branch is not loose, whatever goes on beside the branch
+        small &= np.minimum(reach.before, reach.after) <= _SHORT * target
     return small
 
 

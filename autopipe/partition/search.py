@@ -29,8 +29,8 @@ _LEAN_BUDGET = 20_000_000
 _CLIMBS = (0.15, 1.0)
 """Shares of what is left of the budget for each climb."""
 
-_POOLED = 0.4
-"""Share of the budget that a relaxation may take which counts what is small."""
+_POOLED = {Depth.POOLED: 0.4, Depth.QUIET: 0.1}
+"""Shares of the budget for relaxations that count what is small."""
 
 _PUT_BACK = 40
 """Items of the fringe after which no more are put back."""
@@ -129,10 +129,11 @@ class _Search:
         return rung.windows(self.budget // 2)
 
     def _ladder(self) -> Stopped:
-        """Climb once in a hurry, as what one relaxation cannot decide the next one may; then in earnest."""
+        """Climb in earnest; before that in a hurry if there is something to count, which may decide it."""
         reach, best = Reach(self.problem), self.best
         whole, stopped = self.budget, Stopped.BUDGET
-        for part in _CLIMBS:
+        counts = any(relax(self.problem, reach, best.upper, depth).dropped for depth in POOLS)
+        for part in _CLIMBS if counts else _CLIMBS[-1:]:
             self.budget = int(part * whole)
             stopped = self._climb(reach)
             if best.closed():
@@ -164,10 +165,10 @@ class _Search:
 
     def _counted(self, reach: Reach) -> None:
         """Count what is small and loose; the more of it the better, as long as that can be decided."""
-        for depth in POOLS:
-            stopped, rung = self._rung(reach, depth, share=_POOLED)
+        for depth, share in _POOLED.items():
+            stopped, rung = self._rung(reach, depth, share=share)
             if stopped is not Stopped.RELAXATION or not rung.relaxed.dropped:
-                break
+                return
 
     def _fringe(self, reach: Reach) -> Stopped:
         """Leave out the fringe; put back what was left out of the dearest stages as long as that helps."""

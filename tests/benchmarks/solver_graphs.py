@@ -176,7 +176,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--stages", type=int, nargs="+", help="instead of those of the file")
     parser.add_argument("--replicas", type=int, nargs="+", default=[], help="devices, for PipeDream profiles")
     parser.add_argument("--json", type=Path, help="write the rows here")
-    parser.add_argument("--budget", type=int, default=400_000_000, help="work, about 1e7 a second")
+    parser.add_argument("--budget", type=int, default=500_000_000, help="work, about 1e7 a second")
     parser.add_argument(
         "--peers", type=Path, help="site-packages with torchgpipe and deepspeed, see layer_peers"
     )

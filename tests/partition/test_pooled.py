@@ -28,6 +28,7 @@ def anything_is_small() -> Iterator[None]:
         patch.setattr(pooled, "_LIGHT", 0.5)
         patch.setattr(pooled, "_QUIET", 0.2)
         patch.setattr(pooled, "_LOOSE", -1.0)
+        patch.setattr(pooled, "_SHORT", 9.0)
         patch.setattr(pooled, "_ENOUGH", 1)
         yield
 

@@ -142,6 +142,18 @@ def _rope_of_layers(config: Any, found: re.Match[str], _: dict[str, Any]) -> Non
             part.rope_parameters = {kind: {"rope_type": "default", "rope_theta": THETA} for kind in kinds}
 
 
+def _as_wide(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
+    """Let the last width of a convolution net be what its multiplier makes of it."""
+    for part in parts_of(config):
+        if getattr(part, "hidden_dim", None) == int(found[2]):
+            part.hidden_dim = int(found[1])
+
+
+def _projected(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
+    """Let texts be projected to the width of images."""
+    config.projection_dim = int(found[1])
+
+
 RULES: tuple[tuple[str, Callable[[Any, re.Match[str], dict[str, Any]], None]], ...] = (
     (r"split_sizes to sum exactly to (\d+) .* got split_sizes=\[([\d, ]+)\]", _split),
     (
@@ -155,5 +167,7 @@ RULES: tuple[tuple[str, Callable[[Any, re.Match[str], dict[str, Any]], None]], .
     (r"index (\d+) is out of bounds for dimension 0 with size (\d+)", _within),
     (r"in_channels must be divisible by groups", _ungrouped),
     (r"Padding_idx must be within num_embeddings", _first_padding),
+    (r"running_mean should contain (\d+) elements not (\d+)", _as_wide),
+    (r"shapes cannot be multiplied \(8x\d+ and (\d+)x8\)", _projected),
 )
 """What to do about a message, the first that matches."""

@@ -18,7 +18,7 @@ from torch import nn
 BATCH, IMAGES = 8, (64, 96, 224, None)
 """The sizes of images to try; None is the model's own."""
 
-LIMIT = 90_000_000
+LIMIT = 450_000_000
 
 TORCHVISION = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet"),

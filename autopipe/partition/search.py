@@ -135,7 +135,7 @@ class _Search:
         counts = any(relax(self.problem, reach, best.upper, depth).dropped for depth in POOLS)
         for part in _CLIMBS if counts else _CLIMBS[-1:]:
             self.budget = int(part * whole)
-            stopped = self._climb(reach)
+            stopped = self._climb(reach, counts=counts)
             if best.closed():
                 return Stopped.OPTIMAL
             whole -= int(part * whole) - self.budget
@@ -146,13 +146,14 @@ class _Search:
             rung.bisect(max(self.budget, self.whole // 10))
         return last if last is Stopped.RELAXATION else stopped
 
-    def _climb(self, reach: Reach) -> Stopped:
+    def _climb(self, reach: Reach, *, counts: bool) -> Stopped:
         """Relax a little first; less if that was too much, more if it was too little to be decided."""
         if self.problem.limit is not None:
             self._rung(reach, Depth.LOOSE, limited=False)
             if self.best.closed():
                 return Stopped.OPTIMAL
-        self._counted(reach)
+        if counts:
+            self._counted(reach)
         if self.best.closed():
             return Stopped.OPTIMAL
         stopped, _ = self._rung(reach, Depth.LOOSE)

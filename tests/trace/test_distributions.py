@@ -16,15 +16,15 @@ X = torch.linspace(-2, 2, 24).reshape(4, 6)
 
 
 class Sampler(nn.Module):
-    """Encodes, draws, decodes."""
+    """Encodes, draws, decodes; asks for checks, which torch's compiler turns off for the whole process."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mean, self.spread, self.out = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(3, 6)
 
     def forward(self, x: Tensor) -> Tensor:
-        drawn = Normal(self.mean(x), self.spread(x).exp()).rsample()
-        out: Tensor = self.out(drawn) * Categorical(logits=drawn).entropy()[:, None]
+        drawn = Normal(self.mean(x), self.spread(x).exp(), validate_args=True).rsample()
+        out: Tensor = self.out(drawn) * Categorical(logits=drawn, validate_args=True).entropy()[:, None]
         return out
 
 

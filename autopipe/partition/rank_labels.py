@@ -120,12 +120,14 @@ class _Walk:
     def _step(self, j: int) -> _Labels:
         """Every label of a level, with every stage that may follow it, run in every way."""
         known = self.labels[-1]
-        found = [self._extended(j, known, np.array(a), np.array(b), way) for way, (a, b) in self._stages(j)]
+        a, b = self._stages(j)
+        found = [self._extended(j, known, a, b, way) for way in range(len(self.loads.ways))]
         parts = zip(*((x.row, x.ms, x.held, x.before, x.way) for x in found), strict=True)
         every = _Labels(*(np.concatenate(part) for part in parts))
         return _take(every, self._undominated(every))
 
-    def _stages(self, j: int):  # type: ignore[no-untyped-def]
+    def _stages(self, j: int) -> tuple[Ints, Ints]:
+        """Rows of the level before that labels are of, each with a row of this level that contains it."""
         before, after = self.levels[j - 1], self.levels[j]
         rows = np.unique(self.labels[-1].row)
         prices = StagePrices(self.loads.ways[0].times, j - 1, before, after)
@@ -135,8 +137,7 @@ class _Walk:
         if not self.loads.problem.allow_empty:
             proper = (prices.before[a] != prices.after[b]).any(axis=1) | bool(prices.always.any())
             a, b = a[proper], b[proper]
-        for way in range(len(self.loads.ways)):
-            yield way, (a, b)
+        return a, b
 
     def _extended(self, j: int, known: _Labels, a: Ints, b: Ints, way: int) -> _Labels:
         loads, rank = self.loads, (j - 1) % self.loads.n_ranks

@@ -23,6 +23,7 @@ import numpy as np
 
 from autopipe.partition.problem import Floats, Ints, Problem
 from autopipe.partition.reach import Bools, Reach
+from autopipe.partition.relaxed import Relaxed
 
 _LIGHT = 0.01
 """Share of the target up to which an item may go into a pool."""
@@ -59,21 +60,6 @@ _SAME = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Pooled:
-    """The relaxed problem.
-
-    Args:
-        problem: Kept items and units, in topological order.
-        kept: For each of them the item of the whole problem, -1 for a unit.
-        dropped: Items in a pool, ascending.
-    """
-
-    problem: Problem
-    kept: Ints
-    dropped: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Pool:
     """Units of one weight.
 
@@ -90,7 +76,7 @@ class _Pool:
         return int(self.count.sum())
 
 
-def pool(problem: Problem, reach: Reach, target: float, *, quiet: bool) -> Pooled | None:
+def pool(problem: Problem, reach: Reach, target: float, *, quiet: bool) -> Relaxed | None:
     """Put small loose items into pools.
 
     Args:
@@ -185,7 +171,7 @@ def _pool_of(weight: Floats, items: Ints) -> _Pool:
     return _Pool((weight[:, counted] / count[counted]).min(axis=1), count)
 
 
-def _assemble(problem: Problem, reach: Reach, small: Bools, weight: Floats, pools: list[_Pool]) -> Pooled:
+def _assemble(problem: Problem, reach: Reach, small: Bools, weight: Floats, pools: list[_Pool]) -> Relaxed:
     """Lay kept items and units out as one problem."""
     n = problem.n
     graph = _order(problem, reach, small, pools)
@@ -222,7 +208,7 @@ def _assemble(problem: Problem, reach: Reach, small: Bools, weight: Floats, pool
         kept=problem.kept[nets],
         tied=(),
     )
-    return Pooled(relaxed, np.where(order < n, order, -1), tuple(np.flatnonzero(small).tolist()))
+    return Relaxed(relaxed, np.where(order < n, order, -1), tuple(np.flatnonzero(small).tolist()))
 
 
 def _order(problem: Problem, reach: Reach, small: Bools, pools: list[_Pool]) -> nx.DiGraph[int]:

@@ -23,7 +23,7 @@ from autopipe.partition.polish import stage_loads
 from autopipe.partition.problem import Ints
 from autopipe.partition.reach import Reach
 from autopipe.partition.reduce import Reduced
-from autopipe.partition.relax import Relaxed, place_dropped
+from autopipe.partition.relaxed import Relaxed, place_dropped
 from autopipe.partition.sweep import Path, Sweep
 from autopipe.partition.walk import walk
 

@@ -15,7 +15,8 @@ from autopipe.partition.orders import linear_orders
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.reach import Reach
 from autopipe.partition.reduce import Reduced, reduce_problem
-from autopipe.partition.relax import POOLS, Depth, Relaxed, relax
+from autopipe.partition.relax import POOLS, Depth, relax
+from autopipe.partition.relaxed import Relaxed
 from autopipe.partition.rung import Rung, Stopped
 
 __all__ = ["RELATIVE", "Found", "by_stage", "leanest", "search"]

@@ -31,7 +31,8 @@ from autopipe.partition.orders import linear_orders
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.reach import Reach
 from autopipe.partition.reduce import Reduced, reduce_problem
-from autopipe.partition.relax import Depth, Relaxed, place_dropped, relax
+from autopipe.partition.relax import Depth, relax
+from autopipe.partition.relaxed import Relaxed, place_dropped
 from autopipe.partition.search import RELATIVE, Found, by_stage
 
 _WIDE = 4.0

@@ -14,7 +14,8 @@ from autopipe.partition import Objective, compile_problem, pooled, solve
 from autopipe.partition.attempt import Verdict, attempt
 from autopipe.partition.problem import Problem
 from autopipe.partition.reach import Reach
-from autopipe.partition.relax import Depth, place_dropped, relax
+from autopipe.partition.relax import Depth, relax
+from autopipe.partition.relaxed import place_dropped
 from tests import oracles
 from tests.partition.random_graphs import cost_graphs, wires
 

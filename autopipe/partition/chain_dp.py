@@ -52,16 +52,9 @@ def _split_below(problem: Problem, order: Ints, below: float) -> tuple[float, In
     """The recursion, over prefixes that stages below the limit can reach and leave enough for the rest."""
     n, k = problem.n, problem.k
     segments = Segments(problem, order, below)
-    low, high = allowed_ends(problem, segments.place)
     best = np.where(np.arange(n + 1) == 0, 0.0, np.inf)
     back = np.zeros((k + 1, n + 1), dtype=np.int64)
-    done = segments.done
-    slack = 1e-9 * max(1.0, done[-1])
-    for s in range(k):
-        first, last = low[s + 1], high[s + 1] + 1
-        if np.isfinite(below):
-            first = max(first, int(np.searchsorted(done, done[-1] - (k - s - 1) * below - slack)))
-            last = min(last, int(np.searchsorted(done, (s + 1) * below + slack, side="right")))
+    for s, (first, last) in enumerate(ends_within(segments, below)):
         if first >= last:
             return np.inf, None
         begins = windows_of(best, segments.width)[first:last]
@@ -87,6 +80,28 @@ def stages_along(order: Ints, back: Ints) -> Ints:
         stage_of[order[start:end]] = s
         end = start
     return stage_of
+
+
+def ends_within(segments: Segments, limit: float) -> list[tuple[int, int]]:
+    """Prefixes that stages within a limit can reach and leave enough for the rest, as pins allow.
+
+    Args:
+        segments: The order.
+        limit: What a stage may weigh, ms; may be infinite.
+
+    Returns:
+        For each stage the shortest prefix that it may end, and one more than the longest; O(k log n).
+    """
+    k, done = segments.problem.k, segments.done
+    low, high = allowed_ends(segments.problem, segments.place)
+    if not np.isfinite(limit):
+        return [(first, last + 1) for first, last in zip(low[1:], high[1:], strict=True)]
+    slack = 1e-9 * max(1.0, done[-1])
+    level = np.arange(1, k + 1)
+    least = np.searchsorted(done, done[-1] - (k - level) * limit - slack)
+    most = np.searchsorted(done, level * limit + slack, side="right")
+    ends = zip(np.maximum(low[1:], least).tolist(), np.minimum(high[1:], most - 1).tolist(), strict=True)
+    return [(first, last + 1) for first, last in ends]
 
 
 def allowed_ends(problem: Problem, place: Ints) -> tuple[list[int], list[int]]:

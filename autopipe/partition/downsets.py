@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autopipe.partition.min_cut import CutNet
+from autopipe.partition.charges import CutNet
 from autopipe.partition.problem import Floats, Ints
 from autopipe.partition.reach import Bools
 from autopipe.partition.rows import Rows, Words

@@ -11,34 +11,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from autopipe.partition.charges import CutNets
 from autopipe.partition.problem import Floats, Ints
 from autopipe.partition.reach import Bools
 
 _INFINITE = 2**30
-_NEVER = -1.0
-
-
-@dataclass(frozen=True, slots=True)
-class CutNet:
-    """A net at one level: charged once if its anchor and an end are on different sides.
-
-    Args:
-        anchor: The item that all ends depend on (forward), or that depends on them all.
-        ends: The other items that can be apart from it.
-        send: What the charge adds to ``send``.
-        receive: What it adds to ``receive``.
-        forward: The anchor comes first.
-    """
-
-    anchor: int
-    ends: tuple[int, ...]
-    send: float
-    receive: float
-    forward: bool
 
 
 class LevelCuts:
@@ -49,98 +29,133 @@ class LevelCuts:
     Args:
         inside: Items that are in.
         outside: Items that are out.
-        preds: Immediate predecessors of every item.
+        arcs: Every item, and an immediate predecessor of it, `[2, arcs]`.
         nets: What is charged.
     """
 
-    def __init__(
-        self, inside: Bools, outside: Bools, preds: Sequence[Sequence[int]], nets: Sequence[CutNet]
-    ) -> None:
+    def __init__(self, inside: Bools, outside: Bools, arcs: Ints, nets: CutNets) -> None:
         """Lay out closure arcs and one arc a net."""
         self.inside = inside
         self.open_items = np.flatnonzero(~inside & ~outside)
         node = np.ones(len(inside), dtype=np.int64)
         node[inside] = 0
         node[self.open_items] = np.arange(2, len(self.open_items) + 2)
-        self.node: list[int] = node.tolist()
         self.n_nodes = len(self.open_items) + 2
-        self.sure = [0.0, 0.0]
-        self.tails: list[int] = []
-        self.heads: list[int] = []
-        self.of_nets: list[tuple[int, int, float, float]] = []
-        for item in self.open_items.tolist():
-            for before in preds[item]:
-                if self.node[before] > 1:
-                    self._always(self.node[item], self.node[before])
-        for net in nets:
-            self._add_net(net)
-        self.tails += [tail for tail, _, _, _ in self.of_nets]
-        self.heads += [head for _, head, _, _ in self.of_nets]
-        self.send = np.array([send for _, _, send, _ in self.of_nets])
-        self.receive = np.array([receive for _, _, _, receive in self.of_nets])
+        closure = node[arcs]
+        self.always = closure[:, (closure > 1).all(axis=0)]
+        self._add_nets(node, nets)
 
-    def least(self, send: float, receive: float, weight: Floats, limit: float) -> float:
-        """A lower bound of charges plus weight of every downset in the window, exact up to rounding down.
+    def least(self, asked: Sequence[tuple[float, float, Floats | None]], limit: float) -> list[float]:
+        """Lower bounds of charges plus weight of every downset in the window, exact up to rounding down.
 
         Args:
-            send: Multiplier of what is sent.
-            receive: Multiplier of what is received.
-            weight: Added for every item that is in, `[n]`; may be negative.
+            asked: For each bound the multipliers of what is sent and of what is received, and what is added
+                for every item that is in, `[n]`, which may be negative; None: nothing.
             limit: A single charge above it is as bad as infinite.
 
         Returns:
-            The minimum or a little less.
+            Each minimum or a little less.
 
-        Complexity: one maximum flow (Dinic, scipy) over the open items and their nets.
+        Complexity: a maximum flow (Dinic, scipy) a bound over the open items and their nets, all in one call.
         """
-        cost = np.minimum(send * self.send + receive * self.receive, limit)
+        weighed = any(weight is not None for _, _, weight in asked)
+        costs, sure = [], []
+        for send, receive, weight in asked:
+            cost = np.minimum(send * self.send + receive * self.receive, limit)
+            constant = send * self.sure[0] + receive * self.sure[1]
+            if weighed:
+                gain = np.zeros(len(self.open_items)) if weight is None else weight[self.open_items]
+                cost = np.concatenate([cost, np.maximum(-gain, 0.0), np.maximum(gain, 0.0)])
+                constant += float(gain[gain < 0].sum())
+            if weight is not None:
+                constant += float(weight[self.inside].sum())
+            costs.append(cost)
+            sure.append(constant)
+        flows = least_flows(self.always, self._arcs(weighed=weighed), costs, self.n_nodes)
+        return [constant + flow for constant, flow in zip(sure, flows, strict=True)]
+
+    def _arcs(self, *, weighed: bool) -> Ints:
+        """Arcs with a price: those of the nets, and if items weigh something two for each."""
+        if not weighed:
+            return self.priced
         at = np.arange(2, len(self.open_items) + 2)
-        gain = weight[self.open_items]
-        constant = send * self.sure[0] + receive * self.sure[1]
-        constant += float(weight[self.inside].sum() + gain[gain < 0].sum())
-        capacity = np.concatenate([np.full(len(self.tails) - len(cost), _NEVER), cost, np.abs(gain)])
-        tails = np.concatenate([self.tails, np.where(gain < 0, 0, at)])
-        heads = np.concatenate([self.heads, np.where(gain < 0, at, 1)])
-        used = capacity != 0
-        return constant + _flow(tails[used], heads[used], capacity[used], self.n_nodes)
+        items = [np.zeros_like(at), at], [at, np.ones_like(at)]
+        return np.concatenate([self.priced, *map(np.stack, items)], axis=1)
 
-    def _always(self, tail: int, head: int) -> None:
-        self.tails.append(tail)
-        self.heads.append(head)
-
-    def _add_net(self, net: CutNet) -> None:
+    def _add_nets(self, node: Ints, nets: CutNets) -> None:
         """One arc between the anchor and all ends together."""
-        anchor, ends = self.node[net.anchor], {self.node[x] for x in net.ends}
-        far, near = (1, 0) if net.forward else (0, 1)
-        if far in ends:
-            ends = {far}
-        ends.discard(near)
-        if not ends:
-            return
-        if anchor == near and ends == {far}:
-            self.sure[0] += net.send
-            self.sure[1] += net.receive
-            return
-        joint = min(ends)
-        if len(ends) > 1:
-            joint, self.n_nodes = self.n_nodes, self.n_nodes + 1
-            for end in sorted(ends):
-                self._always(*((joint, end) if net.forward else (end, joint)))
-        arc = (anchor, joint) if net.forward else (joint, anchor)
-        self.of_nets.append((*arc, net.send, net.receive))
+        forward = nets.forward
+        near, far = np.where(forward, 0, 1), np.where(forward, 1, 0)
+        end, net_of = node[nets.ends], nets.net_of_end
+        n_nets = len(nets.anchor)
+        is_far = end == far[net_of]
+        any_far = np.bincount(net_of, weights=is_far, minlength=n_nets) > 0
+        loose = (end > 1) & ~any_far[net_of]
+        n_loose = np.bincount(net_of[loose], minlength=n_nets)
+        joint = np.where(any_far, far, 0)
+        joint[net_of[loose]] = end[loose]
+        many = n_loose > 1
+        joint[many] = self.n_nodes + np.arange(many.sum())
+        self.n_nodes += int(many.sum())
+        anchor = node[nets.anchor]
+        sure = any_far & (anchor == near)
+        self.sure = float(nets.send[sure].sum()), float(nets.receive[sure].sum())
+        kept = (any_far | (n_loose > 0)) & ~sure
+        arc = np.where(forward, [anchor, joint], [joint, anchor])
+        self.priced, self.send, self.receive = arc[:, kept], nets.send[kept], nets.receive[kept]
+        fan = loose & many[net_of]
+        hub, spoke = joint[net_of[fan]], end[fan]
+        fans = np.where(forward[net_of[fan]], [hub, spoke], [spoke, hub])
+        self.always = np.concatenate([self.always, fans], axis=1)
 
 
-def _flow(tails: Ints, heads: Ints, costs: Floats, n_nodes: int) -> float:
-    """The maximum flow, in units that round every cost down."""
+def least_flows(always: Ints, priced: Ints, costs: Sequence[Floats], n_nodes: int) -> list[float]:
+    """The maximum flow from node 0 to node 1 for each list of prices, in units that round every price down.
+
+    ::
+
+        source ==> network at the first prices   ==> sink     side by side in one network: the call
+               ==> network at the second prices  ==>          takes longer than the flow
+
+    Args:
+        always: Tails and heads of arcs that may not be cut, `[2, arcs]`.
+        priced: Tails and heads of those with a price. No arc of either ends at the source, begins at the
+            sink or joins the two.
+        costs: Prices, `[arcs]` each.
+        n_nodes: Nodes.
+
+    Returns:
+        A flow a list of prices.
+
+    Complexity: sorts the arcs once; then Dinic's algorithm (scipy).
+    """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_flow
 
-    finite = float(costs[costs > 0].sum())
-    if not finite:
-        return 0.0
-    scale = _INFINITE / 4 / finite
-    capacity = np.where(costs < 0, _INFINITE, np.floor(costs * scale)).astype(np.int64)
-    graph = csr_array((capacity, (tails, heads)), shape=(n_nodes, n_nodes))
-    graph.sum_duplicates()
-    graph.data = np.minimum(graph.data, _INFINITE).astype(np.int32)
-    return float(maximum_flow(graph, 0, 1).flow_value / scale)
+    arcs = np.concatenate([always, priced], axis=1)
+    keys, place = np.unique(arcs[0] * n_nodes + arcs[1], return_inverse=True)
+    tails, heads = np.divmod(keys, n_nodes)
+    units = [_INFINITE / 4 / (float(cost.sum()) or 1.0) for cost in costs]
+    whole = np.full((len(costs), len(place)), float(_INFINITE))
+    for row, cost, unit in zip(whole, costs, units, strict=True):
+        row[always.shape[1] :] = np.floor(cost * unit)
+    capacity = np.stack([np.bincount(place, row, len(keys)) for row in whole])
+    capacity = np.minimum(capacity, _INFINITE).astype(np.int32)
+    shifts = np.arange(len(costs))[:, None] * (n_nodes - 2)
+    columns = np.where(heads > 1, heads + shifts, heads).astype(np.int32)
+    out = int(np.searchsorted(tails, 1))
+    size = 2 + len(costs) * (n_nodes - 2)
+    starts = np.searchsorted((tails[out:] + shifts).ravel(), np.arange(1, size + 1)) + len(costs) * out
+    graph = csr_array(
+        (
+            np.concatenate([capacity[:, :out].ravel(), capacity[:, out:].ravel()]),
+            np.concatenate([columns[:, :out].ravel(), columns[:, out:].ravel()]),
+            np.concatenate([[0], starts]).astype(np.int32),
+        ),
+        shape=(size, size),
+    )
+    flow = maximum_flow(graph, 0, 1).flow
+    leaving = slice(0, int(flow.indptr[1]))
+    copies = (flow.indices[leaving] - 2) // max(1, n_nodes - 2)
+    flows = np.bincount(copies, flow.data[leaving], len(costs))
+    return [float(amount / unit) for amount, unit in zip(flows, units, strict=True)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autopipe.partition.chain_dp import allowed_ends, stages_along
+from autopipe.partition.chain_dp import ends_within, stages_along
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.segments import Segments, windows_of
 
@@ -29,11 +29,9 @@ def least_sum_of_order(problem: Problem, order: Ints, limit: float) -> Ints | No
     """
     n, k = problem.n, problem.k
     segments = Segments(problem, order, limit)
-    low, high = allowed_ends(problem, segments.place)
     best = np.where(np.arange(n + 1) == 0, 0.0, np.inf)
     back = np.zeros((k + 1, n + 1), dtype=np.int64)
-    for s in range(k):
-        first, last = low[s + 1], high[s + 1] + 1
+    for s, (first, last) in enumerate(ends_within(segments, limit)):
         if first >= last:
             return None
         loads = segments.loads(s)[first:last]

@@ -44,38 +44,29 @@ class StagePrices:
         self.base_weight = float(weight[self.always].sum())
 
     def _sort_nets(self, open_items: Bools) -> None:
-        problem = self.problem
-        column = {int(item): at for at, item in enumerate(self.union)}
-        self.fixed_in = self.fixed_out = self.fixed_kept = 0.0
-        nets: list[int] = []
-        base: list[int] = []
-        rows: list[int] = []
-        columns: list[int] = []
-        makers: list[int] = []
-        for net, pins in enumerate(problem.pins):
-            free = [x for x in pins if open_items[x]]
-            sure = sum(bool(self.always[x]) for x in pins)
-            if not free:
-                if 0 < sure < len(pins):
-                    made = self.always[problem.maker[net]]
-                    self.fixed_out += problem.cout[self.kind, net] if made else 0.0
-                    self.fixed_in += 0.0 if made else problem.cin[self.kind, net]
-                    self.fixed_kept += 0.0 if made else problem.kept[net]
-                continue
-            rows += [len(nets)] * len(free)
-            columns += [column[x] for x in free]
-            maker = int(problem.maker[net])
-            makers.append(column.get(maker, -1 if self.always[maker] else -2))
-            base.append(sure)
-            nets.append(net)
-        self.nets = np.array(nets, dtype=np.int64)
-        self.size = np.array([len(problem.pins[x]) for x in nets], dtype=np.float32)
-        self.base = np.array(base, dtype=np.float32)
-        self.makers = np.array(makers, dtype=np.int64)
+        """Sum up the nets that all pairs agree on; lay out where the others have their free pins."""
         from scipy.sparse import csr_array
 
-        shape = len(self.union), len(nets)
-        self.incidence = csr_array((np.ones(len(rows), dtype=np.float32), (columns, rows)), shape=shape)
+        problem, kind = self.problem, self.kind
+        pins, net_of, size = problem.ends.pins, problem.ends.net_of, problem.ends.size
+        free = open_items[pins]
+        n_free = np.bincount(net_of[free], minlength=problem.m)
+        n_sure = np.bincount(net_of[self.always[pins]], minlength=problem.m)
+        surely = (n_free == 0) & (n_sure > 0) & (n_sure < size)
+        made = self.always[problem.maker]
+        self.fixed_out = float(problem.cout[kind, surely & made].sum())
+        self.fixed_in = float(problem.cin[kind, surely & ~made].sum())
+        self.fixed_kept = float(problem.kept[surely & ~made].sum())
+        self.nets: Ints = np.flatnonzero(n_free)
+        self.size = size[self.nets].astype(np.float32)
+        self.base = n_sure[self.nets].astype(np.float32)
+        column = np.where(self.always, -1, -2)
+        column[self.union] = np.arange(len(self.union))
+        self.makers: Ints = column[problem.maker[self.nets]]
+        rows = np.searchsorted(self.nets, net_of[free])
+        shape = len(self.union), len(self.nets)
+        ones = np.ones(len(rows), dtype=np.float32)
+        self.incidence = csr_array((ones, (column[pins[free]], rows)), shape=shape)
         self.absent = (~self.after).astype(np.float32)
 
     def subset(self, rows: Ints) -> Bools:

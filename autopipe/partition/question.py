@@ -10,11 +10,12 @@ import numpy as np
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
+from autopipe.partition.compiled import compile_problem
 from autopipe.partition.layouts import Unsuited, least_layout
 from autopipe.partition.least_step import least_step
 from autopipe.partition.objective import Objective, Rules
 from autopipe.partition.pins import check_pins
-from autopipe.partition.problem import Problem, compile_problem
+from autopipe.partition.problem import Problem
 from autopipe.partition.recomputed import without_idle, worth_recomputing
 from autopipe.partition.refusals import check_enough_items, check_items_fit, no_split, no_spread
 from autopipe.partition.replicas import Replicas

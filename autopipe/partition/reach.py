@@ -7,53 +7,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autopipe.partition.problem import Floats, Problem
+from autopipe.partition.problem import Floats, Ints, Problem
 
 Bools = NDArray[np.bool_]
 
+_ROWS = 64
+"""Items whose ancestors are turned into numbers at once."""
+
 
 @dataclass(frozen=True, slots=True)
-class RootedNet:
-    """A net with one end that comes before (or after) all others.
-
-    Args:
-        root: That end.
-        ends: The others.
-        aside: For each other end the weight that is neither before the earlier nor after the later
-            of the two: a stage that lies between them without touching either weighs no more.
-        send: What the stage that sends pays.
-        receive: What a stage that receives pays.
-    """
-
-    root: int
-    ends: NDArray[np.int64]
-    aside: Floats
-    send: float
-    receive: float
-
-
 class RootedNets:
-    """Rooted nets, with a quick look at which are open.
+    """Nets with one end that comes before (or after) all others, laid out one after the other.
 
     Args:
-        nets: All of them.
+        root: That end, `[nets]`.
+        send: What the stage that sends pays, `[nets]` ms.
+        receive: What a stage that receives pays, `[nets]` ms.
+        ends: The other ends, net by net.
+        net_of_end: Which net each is of.
+        aside: For each of them the weight that is neither before the earlier nor after the later of it and
+            the root: a stage that lies between them without touching either weighs no more.
     """
 
-    def __init__(self, nets: list[RootedNet]) -> None:
-        """Lay the ends out in one array."""
-        self.nets = nets
-        self._roots = np.array([net.root for net in nets], dtype=np.int64)
-        self._ends = np.concatenate([net.ends for net in nets]) if nets else np.zeros(0, dtype=np.int64)
-        sizes = [len(net.ends) for net in nets]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-
-    def open(self, root_settled: Bools, end_settled: Bools) -> list[RootedNet]:
-        """Nets whose root is not settled on the far side and some of whose ends are not on the near side."""
-        if not self.nets:
-            return []
-        loose = np.add.reduceat((~end_settled)[self._ends], self._starts, dtype=np.int64) > 0
-        chosen = np.flatnonzero(loose & ~root_settled[self._roots])
-        return [self.nets[x] for x in chosen.tolist()]
+    root: Ints
+    send: Floats
+    receive: Floats
+    ends: Ints
+    net_of_end: Ints
+    aside: Floats
 
 
 class Reach:
@@ -76,28 +57,50 @@ class Reach:
         self.ancestors: Bools = ancestors
         self.weight: Floats = problem.weight.min(axis=0)
         self.total = float(self.weight.sum())
-        self.before: Floats = ancestors @ self.weight
-        self.after: Floats = self.weight @ ancestors
+        self.before: Floats
+        self.after: Floats
+        self._weigh()
         self.least: Floats = np.minimum(problem.cin, problem.cout).min(axis=0)
         self.cin: Floats = problem.cin.min(axis=0)
         self.cout: Floats = problem.cout.min(axis=0)
-        rooted: list[RootedNet] = []
-        corooted: list[RootedNet] = []
-        for net, pins in enumerate(problem.pins):
-            head, tail = pins[0], pins[-1]
-            least = float(self.least[net])
-            if ancestors[list(pins), head].all():
-                ends = np.array(pins[1:])
-                makes = head == problem.maker[net]
-                send, receive = (float(self.cout[net]), float(self.cin[net])) if makes else (least, least)
-                aside = self.total - self.before[head] - self.after[ends]
-                rooted.append(RootedNet(head, ends, aside, send, receive))
-            elif ancestors[tail, list(pins)].all():
-                ends = np.array(pins[:-1])
-                aside = self.total - self.before[ends] - self.after[tail]
-                corooted.append(RootedNet(tail, ends, aside, least, least))
-        self.rooted, self.corooted = RootedNets(rooted), RootedNets(corooted)
+        self.rooted, self.corooted = self._nets(problem)
         self.preds = self._reduced(problem)
+        arcs = [(item, before) for item, group in enumerate(self.preds) for before in group]
+        self.arcs: Ints = np.array(arcs, dtype=np.int64).reshape(-1, 2).T
+
+    def _weigh(self) -> None:
+        """Sum up what each item depends on, and what depends on it."""
+        n = len(self.ancestors)
+        self.before, self.after = np.zeros(n), np.zeros(n)
+        for start in range(0, n, _ROWS):
+            rows = slice(start, start + _ROWS)
+            among = self.ancestors[rows].astype(np.float64)
+            self.before[rows] = among @ self.weight
+            self.after += self.weight[rows] @ among
+
+    def _nets(self, problem: Problem) -> tuple[RootedNets, RootedNets]:
+        """Nets whose first pin comes before all others, and of the rest those whose last comes after all."""
+        pins, net_of = problem.ends.pins, problem.ends.net_of
+        stop = np.cumsum(problem.ends.size)
+        head, tail = pins[stop - problem.ends.size], pins[stop - 1]
+
+        def whole(related: Bools) -> Bools:
+            strangers = np.bincount(net_of, weights=~related, minlength=problem.m)
+            return np.asarray(strangers == 0)
+
+        rooted = whole(self.ancestors[pins, head[net_of]])
+        corooted = whole(self.ancestors[tail[net_of], pins]) & ~rooted
+        makes = head == problem.maker
+        both = []
+        for chosen, root in ((rooted, head), (corooted, tail)):
+            ends = chosen[net_of] & (pins != root[net_of])
+            earlier, later = (root[net_of[ends]], pins[ends])[:: 1 if root is head else -1]
+            sends = np.where(makes & rooted, self.cout, self.least)[chosen]
+            receives = np.where(makes & rooted, self.cin, self.least)[chosen]
+            rank = np.cumsum(chosen) - 1
+            aside = self.total - self.before[earlier] - self.after[later]
+            both.append(RootedNets(root[chosen], sends, receives, pins[ends], rank[net_of[ends]], aside))
+        return both[0], both[1]
 
     def _reduced(self, problem: Problem) -> tuple[tuple[int, ...], ...]:
         """Immediate predecessors only."""

@@ -64,12 +64,15 @@ class Rung:
         best: Where splits and bounds are kept.
         relaxed: The relaxed problem.
         reduced: What reduction leaves of it.
+        reach: The closure of that, if it is known.
     """
 
-    def __init__(self, best: Incumbent, relaxed: Relaxed, reduced: Reduced) -> None:
+    def __init__(
+        self, best: Incumbent, relaxed: Relaxed, reduced: Reduced, reach: Reach | None = None
+    ) -> None:
         """Close the precedence of the reduced problem."""
         self.best, self.relaxed, self.reduced = best, relaxed, reduced
-        self.reach = Reach(reduced.problem)
+        self.reach = reach or Reach(reduced.problem)
         self.work = 0
         self.lifted: Ints | None = None
         self.least = np.inf

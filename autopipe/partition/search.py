@@ -194,7 +194,7 @@ class _Search:
         """Search one relaxation: windows first, then all downsets, then windows of what blocks leave."""
         problem = self.problem if limited else replace(self.problem, limit=None)
         relaxed = relax(problem, reach, self.best.upper, depth, exempt)
-        rung = Rung(self.best, relaxed, reduce_problem(relaxed.problem))
+        rung = self._of(relaxed, reach)
         same = limited, relaxed.dropped, relaxed.problem.weight.tobytes()
         if depth in POOLS and not relaxed.dropped:
             return Stopped.RELAXATION, rung
@@ -212,6 +212,14 @@ class _Search:
         if stopped is not Stopped.BUDGET:
             self.searched[same] = stopped, rung
         return stopped, rung
+
+    def _of(self, relaxed: Relaxed, reach: Reach) -> Rung:
+        """Reduce what a relaxation leaves; the whole problem is reduced and closed already."""
+        whole, left = self.problem, relaxed.problem
+        same = not relaxed.dropped and left.limit == whole.limit
+        if same and np.array_equal(left.weight, whole.weight):
+            return Rung(self.best, relaxed, Reduced(whole, np.arange(whole.n)), reach)
+        return Rung(self.best, relaxed, reduce_problem(left))
 
     def _found(self, stopped: str) -> Found:
         best = self.best

@@ -29,9 +29,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autopipe.partition.min_cut import CutNet, LevelCuts
-from autopipe.partition.problem import Ints, Problem
-from autopipe.partition.reach import Bools, Reach, RootedNet
+from autopipe.partition.charges import CutNets, Sides, charged
+from autopipe.partition.min_cut import LevelCuts
+from autopipe.partition.problem import Floats, Problem
+from autopipe.partition.reach import Bools, Reach
 
 TINY = 1e-10
 """Relative slack of comparisons, so that rounding never cuts off a split."""
@@ -98,6 +99,8 @@ class Windows:
         self._thorough = False
         self._size_then = [np.inf] * (self.k + 1)
         self._cuts = [[[0.0] * 3 for _ in self.light] for _ in range(self.k + 1)]
+        self._settled: list[int] = []
+        self._forced: dict[int, tuple[float, ...]] = {}
         self.levels[0].outside[:] = True
         self.levels[self.k].inside[:] = True
 
@@ -107,6 +110,7 @@ class Windows:
         other.levels = [level.copy() for level in self.levels]
         other._size_then = self._size_then.copy()
         other._cuts = [cuts.copy() for cuts in self._cuts]
+        other._forced = self._forced.copy()
         return other
 
     def tighten(self, rounds: int = 4) -> bool:
@@ -120,6 +124,7 @@ class Windows:
 
         Complexity: at most 5 minimum cuts a level, relaxation and round.
         """
+        self._settled = [self._n_settled(j) for j in range(self.k + 1)]
         for turn in range(rounds):
             fresh = False
             self._thorough = turn > 1
@@ -143,28 +148,31 @@ class Windows:
 
     def _refresh(self, j: int) -> bool:
         """Take the minimum cuts of a level again if its window or those beside it shrank."""
-        size = sum(self.n_open(x) for x in (j - 1, j, j + 1))
+        size = 3 * self.problem.n - sum(self._settled[j - 1 : j + 2])
         if size >= (0.95 if self._thorough and size > 200 else 0.75) * self._size_then[j]:
             return False
         self._size_then[j] = size
-        none = np.zeros(self.problem.n)
+        asked: list[tuple[float, float, Floats | None]] = [(1.0, 0.0, None), (0.0, 1.0, None)]
+        if not self.overlap:
+            asked.append((1.0, 1.0, None))
+        if self._thorough and not self.overlap:
+            traded = (1.0 - PRICE) * self.reach.weight
+            asked += [(PRICE, 1.0, -traded), (1.0, PRICE, traded)]
         for r, light in enumerate(self.light):
-            level, limit = self.levels[j], 4 * self.target
-            cuts = LevelCuts(level.inside, level.outside, self.reach.preds, self.charges(j, light))
-            bounds = [cuts.least(1.0, 0.0, none, limit), cuts.least(0.0, 1.0, none, limit)]
-            if not self.overlap:
-                bounds.append(cuts.least(1.0, 1.0, none, limit))
-            if self._thorough and not self.overlap:
-                traded = (1.0 - PRICE) * self.reach.weight
-                bounds.append(cuts.least(PRICE, 1.0, -traded, limit))
-                bounds.append(cuts.least(1.0, PRICE, traded, limit))
-            self._cuts[j][r] = bounds
+            level = self.levels[j]
+            cuts = LevelCuts(level.inside, level.outside, self.reach.arcs, self.charges(j, light))
+            self._cuts[j][r] = cuts.least(asked, 4 * self.target)
         return True
 
     def n_open(self, j: int) -> int:
         """Items of a level that are neither in nor out."""
         level = self.levels[j]
-        return int((~level.inside & ~level.outside).sum())
+        return self.problem.n - int(np.count_nonzero(level.inside | level.outside))
+
+    def _n_settled(self, j: int) -> int:
+        """Items that are in plus items that are out: more with every item that is learnt to be either."""
+        level = self.levels[j]
+        return int(np.count_nonzero(level.inside)) + int(np.count_nonzero(level.outside))
 
     def _ends_meet(self) -> bool:
         last = self.levels[self.k - 1]
@@ -218,39 +226,24 @@ class Windows:
     def force(self, j: int) -> bool:
         """Find the items that must be in, or out, for what comes with them; False if one must be both."""
         level, reach = self.levels[j], self.reach
+        known = level.heaviest, level.lightest, *self._settled[j - 1 : j + 2]
+        if self._forced.get(j) == known:
+            return True
         level.outside |= reach.before > level.heaviest + self.slack
         level.inside |= reach.total - reach.after < level.lightest - self.slack
         level.inside |= self.levels[j - 1].inside
         level.outside |= self.levels[j + 1].outside
-        return not bool((level.inside & level.outside).any())
+        self._settled[j] = self._n_settled(j)
+        if (level.inside & level.outside).any():
+            return False
+        self._forced[j] = level.heaviest, level.lightest, *self._settled[j - 1 : j + 2]
+        return True
 
-    def charges(self, j: int, light: float) -> list[CutNet]:
+    def charges(self, j: int, light: float) -> CutNets:
         """The nets of a level with their sure charges, if no stage beside it weighs `light` or less."""
         level, before, after = self.levels[j], self.levels[j - 1], self.levels[j + 1]
         inside, outside = level.inside, level.outside
-        nets: list[CutNet] = []
-        for net in self.reach.rooted.open(outside, inside):
-            root, free = net.root, ~inside[net.ends]
-            ends, aside = net.ends[free], net.aside[free] <= light
-            sends = ends if before.outside[root] else ends[aside]
-            receives = ends[aside | after.inside[ends]]
-            nets += _pair(root, sends, receives, net, forward=True)
-        for net in self.reach.corooted.open(inside, outside):
-            root, free = net.root, ~outside[net.ends]
-            ends, aside = net.ends[free], net.aside[free] <= light
-            receives = ends if after.inside[root] else ends[aside]
-            sends = ends[aside | before.outside[ends]]
-            nets += _pair(root, sends, receives, net, forward=False)
-        return nets
-
-
-def _pair(root: int, sends: Ints, receives: Ints, net: RootedNet, *, forward: bool) -> list[CutNet]:
-    """One net if the same ends are charged both ways, else one each way."""
-    if len(sends) == len(receives):
-        return [CutNet(root, tuple(sends.tolist()), net.send, net.receive, forward)] if len(sends) else []
-    nets = []
-    if len(sends) and net.send:
-        nets.append(CutNet(root, tuple(sends.tolist()), net.send, 0.0, forward))
-    if len(receives) and net.receive:
-        nets.append(CutNet(root, tuple(receives.tolist()), 0.0, net.receive, forward))
-    return nets
+        sides = Sides(inside, outside, before.outside, after.inside, light)
+        mirrored = Sides(outside, inside, after.inside, before.outside, light)
+        forward = charged(self.reach.rooted, sides, forward=True)
+        return forward.and_then(charged(self.reach.corooted, mirrored, forward=False))

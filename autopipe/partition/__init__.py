@@ -2,6 +2,7 @@
 
 from autopipe.partition.baselines import by_parameters, uniform_layers
 from autopipe.partition.compiled import compile_problem
+from autopipe.partition.known import Known
 from autopipe.partition.objective import MemoryRule, Objective, Rules
 from autopipe.partition.problem import Problem
 from autopipe.partition.replicas import Replicas
@@ -9,6 +10,7 @@ from autopipe.partition.solver import BUDGET, solve
 
 __all__ = [
     "BUDGET",
+    "Known",
     "MemoryRule",
     "Objective",
     "Problem",

@@ -17,6 +17,7 @@ import networkx as nx
 import numpy as np
 
 from autopipe.errors import PartitionError
+from autopipe.partition.nets import Net
 from autopipe.partition.objective import Objective
 from autopipe.partition.problem import Ints, Problem, TiedItems
 
@@ -141,24 +142,11 @@ def _levels(objective: Objective, order: _Order, pin: Mapping[str, int]) -> tupl
 def _arrays(objective: Objective, order: _Order, first: Ints, last: Ints, allow_empty: bool) -> Problem:
     n = len(order.members)
     kinds, kind_of_stage = _kinds(objective)
-    merged: dict[tuple[int, tuple[int, ...]], int] = {}
-    cin: list[list[float]] = []
-    cout: list[list[float]] = []
-    kept: list[float] = []
-    for net in objective.nets:
-        ends = tuple(sorted({int(order.item_of[pin]) for pin in net.pins}))
-        if len(ends) == 1:
-            continue
-        at = merged.setdefault((int(order.item_of[net.maker]), ends), len(merged))
-        if at == len(kept):
-            cin.append([0.0] * len(kinds))
-            cout.append([0.0] * len(kinds))
-            kept.append(0.0)
-        for c, stage in enumerate(kinds):
-            cin[at][c] += objective.recv_ms(net, stage)
-            cout[at][c] += objective.send_ms(net, stage)
-        if objective.rules.memory.keeps_received:
-            kept[at] += net.kept_bytes
+    groups = net_groups(objective, order.item_of)
+    cin = [[sum(objective.recv_ms(x, stage) for x in nets) for nets in groups.values()] for stage in kinds]
+    cout = [[sum(objective.send_ms(x, stage) for x in nets) for nets in groups.values()] for stage in kinds]
+    kept = [sum(net.kept_bytes for net in nets) for nets in groups.values()]
+    keeps = objective.rules.memory.keeps_received
     weight = np.zeros((len(kinds), n))
     fwd = np.zeros((len(kinds), n))
     for c, stage in enumerate(kinds):
@@ -183,10 +171,10 @@ def _arrays(objective: Objective, order: _Order, first: Ints, last: Ints, allow_
         preds=order.preds,
         succs=order.succs,
         weight=weight,
-        pins=tuple(ends for _, ends in merged),
-        maker=np.array([maker for maker, _ in merged], dtype=np.int64),
-        cin=np.array(cin, dtype=float).reshape(-1, len(kinds)).T.copy(),
-        cout=np.array(cout, dtype=float).reshape(-1, len(kinds)).T.copy(),
+        pins=tuple(ends for _, ends in groups),
+        maker=np.array([maker for maker, _ in groups], dtype=np.int64),
+        cin=np.array(cin, dtype=float).reshape(len(kinds), -1),
+        cout=np.array(cout, dtype=float).reshape(len(kinds), -1),
         kind_of_stage=kind_of_stage,
         first=first,
         last=last,
@@ -194,13 +182,32 @@ def _arrays(objective: Objective, order: _Order, first: Ints, last: Ints, allow_
         allow_empty=allow_empty,
         fixed=fixed,
         saved=saved,
-        kept=np.array(kept, dtype=float),
+        kept=np.array(kept, dtype=float) * keeps,
         fwd=fwd,
         in_flight=objective.in_flight,
         limit=None if limit is None else float(limit),
         allow_recompute=objective.rules.allow_recompute,
         tied=tied,
     )
+
+
+def net_groups(objective: Objective, item_of: Ints) -> dict[tuple[int, tuple[int, ...]], list[Net]]:
+    """Nets between items, by the item that makes them and all items that they join.
+
+    Args:
+        objective: Knows the nets.
+        item_of: The item of every node.
+
+    Returns:
+        In the order of the nets.
+    """
+    groups: dict[tuple[int, tuple[int, ...]], list[Net]] = {}
+    items = item_of.tolist()
+    for net in objective.nets:
+        ends = tuple(sorted({items[pin] for pin in net.pins}))
+        if len(ends) > 1:
+            groups.setdefault((items[net.maker], ends), []).append(net)
+    return groups
 
 
 def _kinds(objective: Objective) -> tuple[list[int], tuple[int, ...]]:

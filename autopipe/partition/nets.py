@@ -10,7 +10,7 @@ contain it: the maker's stage for sending, every other touching stage for receiv
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autopipe.ir.cost_graph import CostGraph
 
@@ -43,7 +43,7 @@ class Net:
     kept_bytes: int = 0
 
 
-def build_nets(graph: CostGraph, n_microbatches: int, recomputed: Collection[str] = ()) -> tuple[Net, ...]:
+def build_nets(graph: CostGraph, recomputed: Collection[str] = ()) -> tuple[Net, ...]:
     """All nets that can cost something.
 
     A reader that is itself computed again needs its inputs wherever its own readers are: its pins
@@ -51,11 +51,10 @@ def build_nets(graph: CostGraph, n_microbatches: int, recomputed: Collection[str
 
     Args:
         graph: The cost graph.
-        n_microbatches: Over how many microbatches the exchange of a tied parameter is spread.
         recomputed: Nodes whose value is computed again on the far side.
 
     Returns:
-        One net a value that is read, in program order, then one a tied parameter.
+        One net a value that is read, in program order, then one a tied parameter, exchanged every microbatch.
 
     Complexity: linear in the pins.
     """
@@ -86,6 +85,12 @@ def build_nets(graph: CostGraph, n_microbatches: int, recomputed: Collection[str
     for tied in graph.tied:
         ends = tuple(sorted({index[name] for name in tied.nodes}))
         if len(ends) > 1:
-            share = 1.0 / n_microbatches
-            nets.append(Net(tied.name, ends[0], ends, tied.nbytes, tied.nbytes, share, tied=True))
+            nets.append(Net(tied.name, ends[0], ends, tied.nbytes, tied.nbytes, tied=True))
     return tuple(nets)
+
+
+def spread(nets: tuple[Net, ...], n_microbatches: int) -> tuple[Net, ...]:
+    """The same nets, the exchange of tied parameters spread over so many microbatches."""
+    n_tied = sum(net.tied for net in nets)
+    share = 1.0 / n_microbatches
+    return (*nets[: len(nets) - n_tied], *(replace(net, share=share) for net in nets[len(nets) - n_tied :]))

@@ -17,7 +17,8 @@ from autopipe.errors import PartitionError
 from autopipe.ir.cost_graph import CostGraph, CostNode, TiedParam
 from autopipe.ir.hardware import Hardware, Link
 from autopipe.ir.partition import StageCost
-from autopipe.partition.nets import Net, build_nets
+from autopipe.partition.known import Known
+from autopipe.partition.nets import Net, build_nets, spread
 
 ELEMENT_BYTES = 4
 """Bytes of a parameter element where a cost graph does not say how many elements there are."""
@@ -101,6 +102,7 @@ class Objective:
         hardware: Links, overlap and optimizer bytes.
         n_stages: How many stages there will be.
         rules: What the caller chose.
+        known: What other prices of the same graphs found out.
 
     Raises:
         PartitionError: Wrong lengths, or graphs that differ in more than their times.
@@ -112,6 +114,7 @@ class Objective:
         hardware: Hardware,
         n_stages: int,
         rules: Rules | None = None,
+        known: Known | None = None,
     ) -> None:
         """Index nodes and nets once."""
         self.graphs = (graphs,) if isinstance(graphs, CostGraph) else tuple(graphs)
@@ -124,12 +127,20 @@ class Objective:
         self.names = tuple(self.graph.graph)
         self.index = {name: i for i, name in enumerate(self.names)}
         self.nodes = [graph.nodes for graph in self.graphs]
-        self.nets = build_nets(self.graph, rules.n_microbatches or 4 * n_stages, rules.recomputed)
-        self._nets_of: list[list[int]] = [[] for _ in self.names]
-        for i, net in enumerate(self.nets):
-            for pin in net.pins:
-                self._nets_of[pin].append(i)
+        nets, self._nets_of = (known or Known()).recall(
+            (self.graph,), ("nets", rules.recomputed), lambda: self._find_nets(rules.recomputed)
+        )
+        self.nets = spread(nets, rules.n_microbatches or 4 * n_stages)
         self._check()
+
+    def _find_nets(self, recomputed: frozenset[str]) -> tuple[tuple[Net, ...], list[list[int]]]:
+        """All nets, and those of every node."""
+        nets = build_nets(self.graph, recomputed)
+        nets_of: list[list[int]] = [[] for _ in self.names]
+        for i, net in enumerate(nets):
+            for pin in net.pins:
+                nets_of[pin].append(i)
+        return nets, nets_of
 
     def _check(self) -> None:
         for graph in self.graphs[1:]:

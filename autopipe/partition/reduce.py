@@ -14,6 +14,7 @@ way. Nothing is moved across a pin, and with a memory limit only items without m
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,9 +51,22 @@ def reduce_problem(problem: Problem) -> Reduced:
 
     Complexity: linear in the pins a fusion; about linear altogether on narrow graphs.
     """
+    return contract(problem, fused(problem))
+
+
+def fused(problem: Problem, among: Iterable[int] | None = None) -> list[int]:
+    """The class of every item, named by one of its items, after fusing until no rule applies.
+
+    Args:
+        problem: The items.
+        among: Items that a rule may apply to by now; None: all.
+
+    Returns:
+        A leader an item.
+    """
     work = _Fusion(problem)
-    work.run()
-    return contract(problem, work.leaders())
+    work.run(range(problem.n) if among is None else among)
+    return work.leaders()
 
 
 class _Fusion:
@@ -84,8 +98,8 @@ class _Fusion:
             item = self.parent[item]
         return item
 
-    def run(self) -> None:
-        queue = list(range(self.problem.n))
+    def run(self, among: Iterable[int]) -> None:
+        queue = list(among)
         waiting = set(queue)
         while queue:
             later: list[int] = []

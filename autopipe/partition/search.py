@@ -50,18 +50,19 @@ class Found:
     stopped_by: str
 
 
-def search(problem: Problem, budget: int) -> Found:
+def search(problem: Problem, budget: int, reduced: Reduced | None = None) -> Found:
     """The best split and the best bound within a budget.
 
     Args:
         problem: The items.
         budget: Work, counted, not timed, about 1e7 a second; 0: linear orders only.
+        reduced: What reduction leaves of it if stages may stay empty, where that is known.
 
     Returns:
         What was found; ``stopped_by`` is ``"optimal"`` if the two meet. No split at all: the bottleneck
         is infinite, and so is the bound if that is proven.
     """
-    reduced = reduce_problem(replace(problem, allow_empty=True))
+    reduced = reduced or reduce_problem(replace(problem, allow_empty=True))
     found = _Search(reduced.problem, budget).run()
     if found.stage_of is not None:
         stage_of = reduced.expand(found.stage_of)

@@ -15,8 +15,6 @@ where a segment holds its maker and not all its pins. Both are sums of steps alo
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
@@ -52,21 +50,22 @@ class Segments:
 
     def _lay_out(self) -> None:
         """Steps of "received" and "sent whole" as (net, segments that start in low..high, end)."""
-        place, problem = self.place, self.problem
-        received: list[tuple[int, int, int, int]] = []
-        whole: list[tuple[int, int, int, int]] = []
-        not_first: list[int] = []
-        for net, ends in enumerate(problem.pins):
-            pins = sorted(place[list(ends)].tolist())
-            if place[problem.maker[net]] != pins[0]:
-                not_first.append(net)
-                received.append((net, 0, pins[0], pins[0] + 1))
-            for before, at in pairwise(pins):
-                received.append((net, before + 1, at, at + 1))
-            whole.append((net, 0, pins[0], pins[-1] + 1))
-        self._received = np.array(received, dtype=np.int64).reshape(-1, 4)
-        self._whole = np.array(whole, dtype=np.int64).reshape(-1, 4)
-        self._not_first = np.array(not_first, dtype=np.int64)
+        problem, ends = self.problem, self.problem.ends
+        by_net = np.lexsort((self.place[ends.pins], ends.net_of))
+        pins, net = self.place[ends.pins][by_net], ends.net_of[by_net]
+        stop = np.cumsum(ends.size)
+        start = stop - ends.size
+        head, tail, nothing = pins[start], pins[stop - 1], np.zeros(problem.m, dtype=np.int64)
+        before = np.empty(len(pins), dtype=np.int64)
+        before[1:] = pins[:-1]
+        before[start] = -1
+        not_first = self.place[problem.maker] != head
+        first = np.zeros(len(pins), dtype=bool)
+        first[start] = True
+        received = ~first | not_first[net]
+        self._received = np.stack([net, before + 1, pins, pins + 1], axis=1)[received]
+        self._whole = np.stack([np.arange(problem.m), nothing, head, tail + 1], axis=1)
+        self._not_first = np.flatnonzero(not_first)
 
     def by_end(self, band: Floats) -> Floats:
         """A view of a band by start and length as one by end and length."""

@@ -17,6 +17,7 @@ from autopipe.partition.asked import (
 )
 from autopipe.partition.choices import check_device_order, check_objective
 from autopipe.partition.device_order import in_best_order
+from autopipe.partition.known import Known
 from autopipe.partition.objective import MemoryRule, Rules
 from autopipe.partition.question import Question
 from autopipe.partition.replicas import Replicas
@@ -44,6 +45,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
     replicas: Replicas | None = None,
     device_order: str = "given",
     budget: int = BUDGET,
+    known: Known | None = None,
 ) -> Partition:
     """Split a cost graph into stages so that the slowest one is as fast as can be, and prove it.
 
@@ -71,6 +73,8 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         device_order: ``"given"``, or ``"best"``: where cost graphs of several positions are given, try every
             order of them, each with the whole budget; links stay where they are.
         budget: Work that the search may do, counted, not timed (about 1e7 a second); 0: linear orders only.
+        known: What calls for the same graphs share, other stages, links or limits: pass one ``Known()`` to
+            all of them, and what they have in common is done once.
 
     Returns:
         The partition with costs and certificate.
@@ -115,6 +119,7 @@ def solve(  # noqa: PLR0913 - the public signature: a graph, a count, and keywor
         objective=objective,
         replicas=replicas,
         budget=budget,
+        known=known,
     )
     if device_order == "best" and not isinstance(cost_graph, CostGraph):
         return in_best_order(cost_graph, n_stages, question.answer)

@@ -64,7 +64,7 @@ def best_of_equals(prices: Objective, problem: Problem, found: Found, budget: in
 
 def _of_orders(problem: Problem, stage_of: Ints, bottleneck_ms: float) -> Iterator[Ints]:
     orders = [by_stage(stage_of)]
-    if problem.n <= _MANY:
+    if problem.n <= _MANY and orders[0] != list(range(problem.n)):
         orders.append(list(range(problem.n)))
     for order in orders:
         split = least_sum_of_order(problem, np.array(order), bottleneck_ms * (1 + RELATIVE / 2))

@@ -22,7 +22,7 @@ from autopipe.ir.cost_graph import CostGraph
 from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
 from autopipe.ir.schedule import Schedule
-from autopipe.partition import BUDGET, Objective, Replicas, Rules, solve
+from autopipe.partition import BUDGET, Known, Objective, Replicas, Rules, solve
 from autopipe.schedule import build, check_size, in_flight
 from autopipe.schedule.predict import predict_step_ms
 from autopipe.search.crossing import transfers_between
@@ -83,6 +83,7 @@ class Explorer:
         self._price, self._wishes = priced, wishes
         self._graphs: dict[tuple[str, int], CostGraph] = {}
         self._partitions: dict[tuple[object, ...], Partition | PartitionError] = {}
+        self._known = Known()
 
     def graphs(self, hardware: Hardware, samples: int) -> list[CostGraph]:
         """Return the prices of one microbatch of so many samples: for all positions, or one a position."""
@@ -217,6 +218,7 @@ class Explorer:
                 n_microbatches=n_microbatches,
                 replicas=Replicas(),
                 budget=0,
+                known=self._known,
             )
         except PartitionError:
             return None
@@ -228,7 +230,7 @@ class Explorer:
         limit, held = self._wishes.memory_limit_bytes, in_flight(schedule)
         placed = hardware.in_order(free.device_order) if free.device_order else hardware
         graphs = self.graphs(placed, shape.samples)
-        free = _holding(free, held, graphs, placed, shape.n_microbatches)
+        free = self._holding(free, held, graphs, placed, shape.n_microbatches)
         if limit is not None and max(stage.memory_bytes for stage in free.stages) > limit:
             return solved(limit, held)
         return free
@@ -264,23 +266,24 @@ class Explorer:
                     objective=self._wishes.objective,
                     device_order=self._wishes.device_order,
                     budget=budget,
+                    known=self._known,
                 )
             except PartitionError as error:
                 self._partitions[key] = error
         return self._partitions[key]
 
-
-def _holding(
-    partition: Partition,
-    held: tuple[int, ...],
-    graphs: Sequence[CostGraph],
-    hardware: Hardware,
-    n_microbatches: int,
-) -> Partition:
-    """The same split under a schedule that keeps another number of microbatches."""
-    if held == tuple(stage.in_flight for stage in partition.stages):
-        return partition
-    again = frozenset(partition.recomputed)
-    rules = Rules(in_flight=held, n_microbatches=n_microbatches, recomputed=again)
-    objective = Objective(graphs, hardware, partition.n_stages, rules)
-    return replace(partition, stages=objective.price_all(partition.stage_of))
+    def _holding(
+        self,
+        partition: Partition,
+        held: tuple[int, ...],
+        graphs: Sequence[CostGraph],
+        hardware: Hardware,
+        n_microbatches: int,
+    ) -> Partition:
+        """The same split under a schedule that keeps another number of microbatches."""
+        if held == tuple(stage.in_flight for stage in partition.stages):
+            return partition
+        again = frozenset(partition.recomputed)
+        rules = Rules(in_flight=held, n_microbatches=n_microbatches, recomputed=again)
+        objective = Objective(graphs, hardware, partition.n_stages, rules, self._known)
+        return replace(partition, stages=objective.price_all(partition.stage_of))

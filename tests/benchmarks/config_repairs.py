@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 THETA = 10000.0
-IMAGE_WORDS = ("<image>", "IMGIMGAZ", "IMGIMGBZ", *(f"<|visual token {index:06}|>" for index in range(8)))
+IMAGE_WORDS = (
+    "<image>",
+    "<|extra_200|>",
+    "IMGIMGAZ",
+    "IMGIMGBZ",
+    *(f"<|visual token {index:06}|>" for index in range(8)),
+)
 LEFT_TO_USER: dict[str, Any] = {
     **{"n_shared_experts": 1, "n_routed_experts": 4, "num_experts": 4, "top_k_experts": 2, "n_group": 1},
     **{"moe_intermediate_size": 16, "num_experts_per_tok": 2, "topk_group": 1, "clip_qkv": 8.0},
@@ -113,7 +119,7 @@ def _fill(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
         n_layers = getattr(part, "num_hidden_layers", None)
         if n_layers and getattr(part, "mlp_layer_types", ()) is None:
             part.mlp_layer_types = ["dense"] * n_layers
-        if n_layers and getattr(part, "head_dim", 0) is None:
+        if n_layers and vars(part).get("head_dim", 0) is None:
             part.head_dim = part.hidden_size // part.num_attention_heads
         rope = getattr(part, "rope_parameters", None)
         if isinstance(rope, dict) and "mrope_section" in getattr(part, "ignore_keys_at_rope_validation", ()):
@@ -125,8 +131,22 @@ def _within(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
     """Move a token that a vocabulary does not have into it."""
     index, size = int(found[1]), int(found[2])
     for part in parts_of(config):
+        for name in ("num_embeddings", "codebook_size"):
+            if size <= index < (getattr(part, name, None) or 0):
+                setattr(part, name, size)
         for name in [name for name, value in vars(part).items() if value == index and "_" in name]:
             setattr(part, name, size - 3 - len(name) % 7)
+
+
+def _enlarged(config: Any, found: re.Match[str], small: dict[str, Any]) -> None:
+    """Move a token into the vocabulary, or where no config names it, have a vocabulary that holds it."""
+    before = config.to_dict()
+    _within(config, found, small)
+    if config.to_dict() != before:
+        return
+    for part in parts_of(config):
+        if getattr(part, "vocab_size", None) == int(found[2]):
+            part.vocab_size = int(found[1]) + 1
 
 
 def _ungrouped(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
@@ -149,6 +169,49 @@ def _as_wide(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
             part.hidden_dim = int(found[1])
 
 
+def _queried(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
+    """Say how many queries an image of so many patches gets."""
+    for part in parts_of(config):
+        if hasattr(part, "projector_patch_to_query_dict"):
+            part.projector_patch_to_query_dict = {int(found[1]): 4}
+
+
+def _widened(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
+    """Let the first width of a tower that is what the message found be what it expects instead."""
+    old, new = int(found["old"]), int(found["new"])
+    towers = [part for name, part in vars(config).items() if re.search("vision|audio", name)]
+    for part in [inner for tower in towers for inner in parts_of(tower)] + [config]:
+        others = [name for name in vars(part) if name.endswith(("_dim", "_size"))]
+        for name in ("intermediate_size", "hidden_size", *others):
+            if getattr(part, name, None) == old:
+                setattr(part, name, new)
+                return
+
+
+def _shared_late(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
+    """Let the first layers, one of every kind, make the keys and values that the others share."""
+    for part in parts_of(config):
+        n_layers = getattr(part, "num_hidden_layers", 0)
+        if getattr(part, "num_kv_shared_layers", 0) and n_layers:
+            part.num_kv_shared_layers = n_layers - len(set(part.layer_types))
+
+
+def _early_features(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
+    """Take features of layers that there are."""
+    for part in parts_of(config):
+        for name in [
+            name
+            for name in vars(part)
+            if re.match("vision_feature_layers?$|intermediate_layers_indices|global_attn_indexes", name)
+        ]:
+            layers = getattr(part, name)
+            setattr(
+                part,
+                name,
+                [index % 2 for index in range(len(layers))] if isinstance(layers, list | tuple) else -1,
+            )
+
+
 def _projected(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
     """Let texts be projected to the width of images."""
     config.projection_dim = int(found[1])
@@ -164,10 +227,16 @@ RULES: tuple[tuple[str, Callable[[Any, re.Match[str], dict[str, Any]], None]], .
     (r"get_seq_length` can only", _no_cache),
     (r"^'(\w+_attention)'$", _rope_of_layers),
     (r"NoneType|'bool' object|must not be None|Could not find a `\w+` argument", _fill),
-    (r"index (\d+) is out of bounds for dimension 0 with size (\d+)", _within),
+    (r"index (\d+) is out of bounds for dimension \d with size (\d+)", _enlarged),
     (r"in_channels must be divisible by groups", _ungrouped),
     (r"Padding_idx must be within num_embeddings", _first_padding),
     (r"running_mean should contain (\d+) elements not (\d+)", _as_wide),
+    (r"Number of patches (\d+) not found in", _queried),
+    (r"layer types producing a cache is different", _shared_late),
+    (r"tuple index out of range", _early_features),
+    (r"Given normalized_shape=\[(?P<old>\d+)\], expected .* size ?\[.*, (?P<new>\d+)\]", _widened),
+    (r"Sizes of tensors .* Expected size (?P<old>\d+) but got size (?P<new>\d+) for", _widened),
     (r"shapes cannot be multiplied \(8x\d+ and (\d+)x8\)", _projected),
+    (r"shapes cannot be multiplied \(\d+x(?P<new>\d+) and (?P<old>\d+)x\d+\)", _widened),
 )
 """What to do about a message, the first that matches."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 import autopipe
 from autopipe.pipeline import Pipeline
@@ -47,6 +48,10 @@ class Numbers:
         return ""
 
 
+def _double(leaf: Any) -> Any:
+    return leaf.double() if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+
+
 def _is_bitwise(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
@@ -70,14 +75,11 @@ class Bench:
     def __init__(self, model: nn.Module, batch: dict[str, Any]) -> None:
         self.model, self.batch = model, batch
         self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self.has_own_loss = self._gives_a_loss()
 
     def in_double(self) -> Bench:
         """Return the same model and batch in float64, where nothing but rounding becomes small."""
-        batch = {
-            name: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-            for name, value in self.batch.items()
-        }
-        return Bench(self.model.double(), batch)
+        return Bench(self.model.double(), tree_map(_double, self.batch))
 
     def numbers(self, run: Callable[[], torch.Tensor]) -> Numbers:
         """Run forward and backward from a fixed seed; return the loss and the gradients."""
@@ -86,11 +88,14 @@ class Bench:
         loss = run().detach().clone()
         grads = {name: p.grad for name, p in self.model.named_parameters()}
         self.model.zero_grad(set_to_none=True)
+        self._restore()
+        return Numbers(loss, grads)
+
+    def _restore(self) -> None:
         with torch.no_grad():
             for name, buffer in self.model.named_buffers():
                 if name in self._buffers:
                     buffer.copy_(self._buffers[name])
-        return Numbers(loss, grads)
 
     def whole(self, call: Callable[..., Any]) -> Numbers:
         """Numbers of one call on the first microbatch."""
@@ -125,21 +130,21 @@ class Bench:
             loss_fn = None if self.has_own_loss else loss_of
             return self.numbers(lambda: engine.step(**self.batch, loss_fn=loss_fn).loss)
 
-    @property
-    def has_own_loss(self) -> bool:
+    def _gives_a_loss(self) -> bool:
         """Whether the model itself returns a loss for this batch."""
-        return "labels" in self.batch or "return_loss" in self.batch
+        with torch.no_grad():
+            output = self.model(**self.microbatches()[0])
+        self._restore()
+        return isinstance(output, dict) and output.get("loss") is not None
 
     def microbatches(self) -> list[dict[str, Any]]:
         """The batch cut along dimension 0."""
-        parts = {
-            name: value.tensor_split(N_MICROBATCHES) if isinstance(value, torch.Tensor) else None
-            for name, value in self.batch.items()
-        }
-        return [
-            {name: part[i] if part else self.batch[name] for name, part in parts.items()}
-            for i in range(N_MICROBATCHES)
+        leaves, spec = tree_flatten(self.batch)
+        parts = [
+            leaf.tensor_split(N_MICROBATCHES) if isinstance(leaf, torch.Tensor) else N_MICROBATCHES * [leaf]
+            for leaf in leaves
         ]
+        return [tree_unflatten(rows, spec) for rows in zip(*parts, strict=True)]
 
     def is_random(self) -> bool:
         """Whether the model draws random numbers."""

@@ -12,22 +12,23 @@ one image after the other, and the grid of each::
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from tests.benchmarks.places_in_text import placed
+
 TOKENS_A_SIDE, TILES = 2, 3
-TOKEN_TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids")
+GRIDS: dict[str, tuple[int, ...]] = {"image_grid_thw": (1,), "image_grid_hw": ()}
+"""What a grid is called, and what is said of it before its height and width."""
 MERGES = ("spatial_merge_size", "merge_size", "merge_kernel_size")
-TEXTS = ("input_ids", "labels")
 _EMBEDDINGS = (nn.Linear, nn.Conv2d, nn.Conv3d)
 
 
 def with_images(
-    model: nn.Module, given: dict[str, Any], text: dict[str, Any], token: int | None
+    model: nn.Module, given: dict[str, Any], text: dict[str, Any], tokens: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     """Yield batches with an image a sample, in the forms that the model may take.
 
@@ -35,14 +36,14 @@ def with_images(
         model: The model.
         given: A batch with an image a sample, or with sound.
         text: What of it is text alone.
-        token: What stands for an image in the text.
+        tokens: What stands for each medium in the text.
     """
     accepted = inspect.signature(model.forward).parameters
     for images in _packed_images(model, given):
-        yield from _with_tokens(model, text | images, token, TOKENS_A_SIDE**2)
+        yield from placed(model, text | images, tokens, TOKENS_A_SIDE**2)
     for images in _forms(given):
         rest = {name: value for name, value in images.items() if name in accepted}
-        yield from _with_tokens(model, given | rest, token, 0)
+        yield from placed(model, given | rest, tokens)
 
 
 def lacks_images(model: nn.Module, batch: dict[str, Any]) -> bool:
@@ -61,12 +62,13 @@ def _packed_images(model: nn.Module, given: dict[str, Any]) -> Iterator[dict[str
     """Yield packed images, their patches flat or not, if the model takes such."""
     accepted = inspect.signature(model.forward).parameters
     shape = _patch_shape(model)
-    if "image_grid_thw" not in accepted or shape is None:
+    grid = next((name for name in GRIDS if name in accepted), None)
+    if grid is None or shape is None:
         return
     n_samples = len(given["input_ids"])
     merge = next(_merges(model.config), 1)
     side = TOKENS_A_SIDE * merge
-    images = {"image_grid_thw": torch.tensor([[1, side, side]]).repeat(n_samples, 1)}
+    images = {grid: torch.tensor([[*GRIDS[grid], side, side]]).repeat(n_samples, 1)}
     if "image_merge_sizes" in accepted:
         images["image_merge_sizes"] = torch.full((n_samples,), merge)
     patches = torch.randn(n_samples * side * side, *shape, generator=torch.Generator().manual_seed(3))
@@ -103,36 +105,3 @@ def _forms(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"pixel_values": row}
         there = torch.ones(len(images), n_tiles, dtype=torch.bool)
         yield {"pixel_values": row, "pixel_attention_mask": there} | sizes
-
-
-def _with_tokens(
-    model: nn.Module, given: dict[str, Any], token: int | None, n_tokens: int
-) -> Iterator[dict[str, Any]]:
-    """Yield a batch with so many image tokens a sample, or with as many as the model says that it misses."""
-    batch = _longer(model, given, token, n_tokens)
-    try:
-        model(**batch)
-    except Exception as error:
-        wanted = re.search(r"features:? (\d+)", str(error))
-        if wanted is None or token is None:
-            return
-        n_features = int(wanted[1]) // len(given["input_ids"])
-        width = model.get_input_embeddings().weight.shape[-1]
-        for n_wanted in (n_features, n_features // width):
-            yield _longer(model, given, token, n_wanted)
-    else:
-        yield batch
-
-
-def _longer(model: nn.Module, given: dict[str, Any], token: int | None, n_tokens: int) -> dict[str, Any]:
-    """Return a batch with image tokens behind the first token of each text."""
-    accepted = inspect.signature(model.forward).parameters
-    batch = dict(given)
-    if token is not None and n_tokens:
-        images = torch.full((len(given["input_ids"]), n_tokens), token)
-        texts = {name: given[name] for name in TEXTS if name in given and given[name].dim() == 2}
-        batch |= {name: torch.cat([text[:, :1], images, text[:, 1:]], 1) for name, text in texts.items()}
-    if "attention_mask" in given:
-        batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-    types = [name for name in TOKEN_TYPES if name in accepted]
-    return batch | {name: (batch["input_ids"] == token).long() for name in types}

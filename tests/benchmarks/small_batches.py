@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
-from tests.benchmarks.asked_inputs import asked_for, patched, required, set_image_token
-from tests.benchmarks.images_in_text import with_images
-from tests.benchmarks.small_sizes import BATCH, IMAGE, LARGEST_IMAGE, LENGTH, VOCABULARY
+from tests.benchmarks.asked_inputs import asked_for, patched, required, with_all_media
+from tests.benchmarks.images_in_text import lacks_images, with_images
+from tests.benchmarks.places_in_text import placed, set_tokens
+from tests.benchmarks.small_sizes import BATCH, IMAGE, LARGEST_IMAGE, LENGTH, WORDS
 
 
 def loss_of(output: Any) -> torch.Tensor:
@@ -33,38 +36,84 @@ def _has_grad(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.requires_grad
 
 
-def batch_that_runs(model: nn.Module, kind: str) -> dict[str, Any]:
-    """Make a batch that runs, a microbatch of it too, with images in the text where the model allows it.
+@dataclass(frozen=True)
+class Found:
+    """A batch that runs.
+
+    Args:
+        batch: It.
+        n_unreached: How many parts of the model it leaves without a gradient.
+        messages: What other batches raised.
+    """
+
+    batch: dict[str, Any]
+    n_unreached: int
+    messages: tuple[str, ...] = ()
+
+
+def batch_that_runs(model: nn.Module, kind: str) -> Found:
+    """Make a batch that runs, a microbatch of it too: the first of those that leave out the fewest parts.
 
     Raises:
         Exception: What the last one raised, what the others did in its notes.
     """
     failed: Exception = ValueError("no batch")
     messages: dict[str, None] = {}
+    found: Found | None = None
     for batch in batches(model, kind):
         try:
             loss_of(model(**batch)).backward()
-            loss_of(model(**_first_rows(batch)))
+            n_unreached = len(unreached(model, batch))
+            loss_of(model(**first_rows(batch)))
         except Exception as error:
             failed = error
             messages[str(error)] = None
             continue
-        model.zero_grad(set_to_none=True)
-        return batch
+        finally:
+            model.zero_grad(set_to_none=True)
+        if found is None or n_unreached < found.n_unreached:
+            found = Found(batch, n_unreached)
+        if not n_unreached:
+            break
+    if found:
+        return replace(found, messages=tuple(messages))
     for message in messages:
         failed.add_note(message)
     raise failed
 
 
-def _first_rows(batch: dict[str, Any]) -> dict[str, Any]:
+def unreached(model: nn.Module, batch: dict[str, Any]) -> list[str]:
+    """Return the parts of a model that a batch leaves without a gradient, and images that it should have.
+
+    A part is a module one or two levels below the model, such as its tower of vision.
+    """
+    reached: dict[str, bool] = {}
+    sizes: dict[str, int] = {}
+    trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    for name, parameter in trained:
+        path = name.split(".")[:-1]
+        for part in {".".join(path[:depth]) for depth in (1, 2)}:
+            reached[part] = reached.get(part, False) or _is_reached(parameter)
+            sizes[part] = sizes.get(part, 0) + 1
+    dark = [part for part, is_reached in reached.items() if not is_reached and sizes[part] >= PART]
+    return [*dark, *(["pixel_values"] if lacks_images(model, batch) else [])]
+
+
+def _is_reached(parameter: nn.Parameter) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.any())
+
+
+def first_rows(batch: dict[str, Any]) -> dict[str, Any]:
     """Return the first of four microbatches of a batch."""
-    return {
-        name: value.tensor_split(4)[0] if isinstance(value, torch.Tensor) else value
-        for name, value in batch.items()
-    }
+    first: dict[str, Any] = tree_map_only(torch.Tensor, lambda value: value.tensor_split(4)[0], batch)
+    return first
 
 
-MEDIA = ("pixel_values", "input_features", "input_values", "input_features_mask", "feature_attention_mask")
+PART = 4
+"""How many parameters a part has at least to be one that a batch should reach."""
+
+SOUND = ("input_features", "input_values", "input_features_mask", "feature_attention_mask")
+MEDIA = ("pixel_values", *SOUND)
 """What a model that reads text may be given besides."""
 
 
@@ -73,15 +122,34 @@ def batches(model: nn.Module, kind: str) -> Iterator[dict[str, Any]]:
     given = whole = example(model, kind)
     text = {name: value for name, value in given.items() if name not in MEDIA}
     if "input_ids" in given and len(text) < len(given) and kind != "contrastive":
-        image_token = set_image_token(model.config)
-        yield from with_images(model, given, text, image_token)
+        tokens = set_tokens(model.config)
+        for batch in with_images(model, given, text, tokens):
+            yield batch
+            yield from _sounding(model, batch, given, tokens)
         given = text
     yield given
     if "labels" in given:
         yield {name: value for name, value in given.items() if name != "labels"}
-    for start in (given, *_of_another_kind(given), whole):
+    for start in (given, *_of_another_kind(given), whole, *_looking(model, whole)):
         yield from asked_for(model, start)
         yield from asked_for(model, {name: value for name, value in start.items() if name != "labels"})
+
+
+def _sounding(
+    model: nn.Module, batch: dict[str, Any], given: dict[str, Any], tokens: dict[str, int]
+) -> Iterator[dict[str, Any]]:
+    """Yield a batch with images that has sound as well, and the text the tokens for it."""
+    sound = {name: value for name, value in given.items() if name in SOUND and name not in batch}
+    if sound:
+        for asked in asked_for(model, batch | sound):
+            yield from placed(model, asked, tokens)
+
+
+def _looking(model: nn.Module, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the batch with all that the model takes to look at, if that is more."""
+    more = with_all_media(model, given)
+    if len(more) > len(given):
+        yield more
 
 
 def _of_another_kind(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -98,13 +166,14 @@ def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:
     config: Any = model.config
 
     def ids(length: int) -> torch.Tensor:
-        return torch.randint(3, VOCABULARY - 1, (batch, length), generator=generator)
+        return torch.randint(3, WORDS, (batch, length), generator=generator)
 
     def noise(*shape: int) -> torch.Tensor:
         return torch.randn(batch, *shape, generator=generator)
 
     given: dict[str, Any] = {}
     text = kind in ("causal LM", "masked LM", "encoder-decoder", "vision-language", "contrastive")
+    text = text or (kind == "speech seq2seq" and hasattr(config, "audio_token_id"))
     if text and "input_ids" in accepted:
         given["input_ids"] = ids(LENGTH)
         given["labels"] = ids(LENGTH)

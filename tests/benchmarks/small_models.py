@@ -1,15 +1,15 @@
 """Builds architectures of transformers small, from their own config classes, with an example that has a loss.
 
-A config is made with small numbers wherever its constructor takes one of the names in ``SMALL``, its nested
-configs alike; where no such model runs, with the default numbers divided (``scaled_config``). Arguments are
-made from the names in the signature of ``forward`` (``small_batches``). Where none of this runs, configs are
-mended by what the models raise (``config_repairs``).
+Configs are made with small numbers (``small_configs``), arguments from the names that ``forward`` takes
+(``small_batches``). Where none of this runs, or leaves out a part of the model, configs are mended
+by what the models raise (``config_repairs``).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,55 +17,9 @@ import torch
 from torch import nn
 
 from tests.benchmarks.config_repairs import repaired
-from tests.benchmarks.images_in_text import lacks_images
-from tests.benchmarks.scaled_config import scaled
-from tests.benchmarks.small_batches import batch_that_runs
-from tests.benchmarks.small_sizes import IMAGE, LENGTH, LIMIT, VOCABULARY
-
-SMALL: dict[tuple[str, ...], Any] = {
-    ("vocab_size", "entity_vocab_size", "decoder_vocab_size"): VOCABULARY,
-    (
-        "hidden_size",
-        "d_model",
-        "n_embd",
-        "embed_dim",
-        "dim",
-        "emb_dim",
-        "embedding_size",
-        "projection_dim",
-    ): 32,
-    ("encoder_hidden_dim", "decoder_hidden_size", "hidden_dim", "d_embed", "text_embed_dim", "model_dim"): 32,
-    ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"): 2,
-    ("num_decoder_layers", "encoder_num_layers", "decoder_num_layers", "num_encoder_layers"): 2,
-    ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"): 4,
-    ("decoder_attention_heads", "attention_heads", "decoder_num_attention_heads"): 4,
-    ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"): 2,
-    ("head_dim", "d_kv", "attention_head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"): 8,
-    (
-        "intermediate_size",
-        "ffn_dim",
-        "d_ff",
-        "n_inner",
-        "encoder_ffn_dim",
-        "decoder_ffn_dim",
-        "ffn_hidden_size",
-    ): 48,
-    ("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size"): 16,
-    ("max_position_embeddings", "n_positions", "max_source_positions", "max_target_positions", "n_ctx"): 64,
-    ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"): 4,
-    ("num_experts_per_tok", "moe_topk", "top_k", "moe_k"): 2,
-    ("q_lora_rank", "kv_lora_rank", "lora_rank", "state_size", "ssm_state_size"): 8,
-    ("d_latents", "out_hidden_size"): 32,
-    ("num_latents", "num_self_attends_per_block"): 4,
-    ("image_size",): IMAGE,
-    ("patch_size",): 8,
-    ("pad_token_id",): 0,
-    ("bos_token_id", "decoder_start_token_id"): 1,
-    ("eos_token_id",): 2,
-    ("sliding_window", "attention_window"): 8,
-    ("num_mel_bins", "num_labels"): 8,
-}
-_SMALL = {name: value for names, value in SMALL.items() for name in names}
+from tests.benchmarks.small_batches import Found, batch_that_runs
+from tests.benchmarks.small_configs import SMALL_NUMBERS, configs, late_configs, scaled_configs
+from tests.benchmarks.small_sizes import LIMIT
 
 KINDS = {
     "causal LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
@@ -94,136 +48,6 @@ def architectures() -> Iterator[tuple[str, str, str]]:
                 yield kind, model_type, name
 
 
-EXTRA = {
-    "vocab_size": VOCABULARY,
-    "apply_spec_augment": False,
-    "layerdrop": 0.0,
-    "mask_time_prob": 0.0,
-    "default_language": "en_XX",
-    "pad_token_id": 0,
-    "mm_tokens_per_image": 4,
-    "num_kv_shared_layers": 0,
-    "axial_pos_shape": [2, LENGTH // 2],
-    "axial_pos_embds_dim": [16, 16],
-    "encoder_hash_byte_group_vocab": VOCABULARY,
-    "image_grid_pinpoints": [[IMAGE, 2 * IMAGE], [2 * IMAGE, IMAGE]],
-}
-"""What is set wherever a config has it, None or not."""
-
-HASHED = {"hash_seed": 0, "hidden_dropout_prob": 0.0, "local_attention_probs_dropout_prob": 0.0}
-"""What is set where a config hashes at random, with seeds of the operating system where it drops."""
-
-WHERE_NONE = {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_group": 1, "topk_group": 1}
-"""What is set where a config has it and leaves it to the user."""
-
-PROFILES: tuple[dict[str, Any], ...] = (
-    {},
-    {"num_key_value_heads": 4, "num_kv_heads": 4},
-    {"head_dim": 8, "num_key_value_heads": 2},
-    {"num_hidden_layers": 4, "num_layers": 4},
-    {"num_hidden_layers": 8, "head_dim": 8},
-    {"rotary_dim": 4, "attention_types": [[["global", "local"], 1]], "is_decoder": True},
-    {"mamba_n_heads": 8, "mamba_d_head": 8, "n_mamba_heads": 2, "num_heads": 8, "expand": 2, "head_dim": 8},
-    {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16},
-    {"layer_types": ["full_attention"] * 2},
-    {"use_cache": False, "mamba_n_heads": 8, "mamba_d_head": 8, "num_hidden_layers": 4},
-)
-"""What to try, in order, until a model of an architecture runs."""
-
-_STAGES = {
-    "embed_dim": 32,
-    "depths": [2, 2],
-    "window_size": 4,
-    "patch_size": 4,
-    "num_heads": [2, 4],
-    "out_indices": [1, 2],
-    "out_features": None,
-}
-_TAPS = {"num_hidden_layers": 4, "num_layers": 4, "backbone_out_indices": [0, 1, 2, 3]}
-_TAPS |= {"out_indices": [1, 2, 3, 4], "neck_hidden_sizes": [16, 32, 32, 32]}
-
-_TOWERS: dict[str, Any] = {"architecture": "test_vit", "model_args": {"embed_dim": 32}}
-_TOWERS |= {"upsample_out_channels": [16], "upsample_kernel_sizes": [4]}
-_TOWERS |= {"conv_out_channels": [16], "conv_kernel_sizes": [1]}
-_BY_LAYER = {"intermediate_size": 48, "num_hidden_layers": 4, "activation_sparsity_pattern": [0.0] * 4}
-_BY_LAYER |= {"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "architecture": "test_vit"}
-_BY_LAYER |= {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8}
-
-LATE_PROFILES: tuple[dict[str, Any], ...] = (
-    {"image_size": 64, "patch_size": 2},
-    {"image_size": 128, "patch_size": 4},
-    _STAGES,
-    _TAPS,
-    _TAPS | {"reshape_hidden_states": False},
-    _TOWERS,
-    _BY_LAYER,
-    {"n_group": 1, "topk_group": 1, "use_cache": False, "use_qformer_text_input": True},
-    {"n_group": 1, "topk_group": 1, "layer_types": ["full_attention"] * 2, "num_hidden_layers": 2},
-    {"num_filters": 4, "depths": [1] * 7},
-    {"num_filters": 4, "latent_query_num": 4, "num_codebooks": 1},
-    {"intermediate_size": 8, "vision_feature_layer": [1, 0]},
-    {"context_size": 16, "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": VOCABULARY},
-)
-"""What to try when nothing else runs: larger images, stages, features of several depths."""
-
-
-def small_config(config_class: Any, profile: dict[str, Any]) -> Any:
-    """Build a config of a class with small numbers, its nested configs alike."""
-    default = config_class()
-    given = {name: _shrunk(value, _SMALL[name]) for name, value in vars(default).items() if name in _SMALL}
-    given |= {name: value for name, value in WHERE_NONE.items() if getattr(default, name, value) is None}
-    given |= {name: value for name, value in (EXTRA | profile).items() if _takes(default, name)}
-    given |= HASHED if _takes(default, "hash_seed") else {}
-    if default.is_encoder_decoder:
-        given["decoder_start_token_id"] = 1
-    for name, value in vars(default).items():
-        if hasattr(value, "to_dict") and hasattr(value, "model_type"):
-            given[name] = small_config(type(value), profile).to_dict()
-    return config_class(**given)
-
-
-def _takes(config: Any, name: str) -> bool:
-    return name in vars(config) or f"_{name}" in vars(config)
-
-
-def _shrunk(value: Any, small: Any) -> Any:
-    if isinstance(value, list | tuple) and value and all(isinstance(item, int) for item in value):
-        return type(value)(min(item, small) for item in value)
-    return value if value is None or isinstance(value, bool | str) else small
-
-
-SCALES = ((16, 2), (16, 4), (8, 2), (4, 2), (32, 4), (16, 8), (2, 2))
-"""What to try after the profiles: what every width of the default config is divided by, and layers."""
-
-
-def configs(model_class: Any) -> Iterator[Any]:
-    """Yield functions that make small configs of a model, in the order to try them."""
-    for profile in PROFILES:
-        yield partial(small_config, model_class.config_class, profile)
-    for factor, n_layers in SCALES:
-        yield partial(_scaled_config, model_class.config_class, factor, n_layers)
-
-
-def late_configs(model_class: Any) -> Iterator[Any]:
-    """Yield functions that make configs to try when no other runs."""
-    for profile in LATE_PROFILES:
-        yield partial(small_config, model_class.config_class, profile)
-
-
-def _scaled_config(config_class: Any, factor: int, n_layers: int) -> Any:
-    return config_class.from_dict(_completed(scaled(config_class().to_dict(), factor, n_layers)))
-
-
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """Add what the widths of a scaled config do not decide."""
-    fixed = {
-        name: value for name, value in EXTRA.items() if name not in ("vocab_size", "axial_pos_embds_dim")
-    }
-    fixed |= {name: value for name, value in WHERE_NONE.items() if config.get(name, value) is None}
-    nested = {name: _completed(value) for name, value in config.items() if isinstance(value, dict)}
-    return config | nested | {name: value for name, value in fixed.items() if name in config}
-
-
 def build(name: str, make_config: Callable[[], Any]) -> nn.Module:
     """Build a model by its class name, small, in train mode.
 
@@ -242,13 +66,30 @@ def build(name: str, make_config: Callable[[], Any]) -> nn.Module:
         raise ValueError(f"{n_parameters / 1e6:.0f} million parameters")
     torch.manual_seed(0)
     model: nn.Module = model_class(config)
-    return model.train()
+    return _opened(model).train()
+
+
+def _opened(model: nn.Module) -> nn.Module:
+    """Give numbers to the parameters that are all zero: gates that let no gradient through."""
+    generator = torch.Generator().manual_seed(6)
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and not parameter.any():
+            parameter.data.normal_(std=0.02, generator=generator)
+    return model
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model that runs, and its batch."""
+
+    model: nn.Module
+    found: Found
 
 
 def build_that_runs(name: str, kind: str) -> tuple[nn.Module, dict[str, Any]]:
     """Build a model with the first small config that runs forward and backward, and its batch.
 
-    One that runs with images, where it takes them, comes before those that run on text alone.
+    One that reaches all its parts, towers of vision and sound among them, comes before those that do not.
 
     Raises:
         Exception: What the first config raised.
@@ -256,45 +97,59 @@ def build_that_runs(name: str, kind: str) -> tuple[nn.Module, dict[str, Any]]:
     import transformers
 
     failed: list[Exception] = []
+    ran: list[Built] = []
     model_class = getattr(transformers, name)
-    blind = None
-    for make_config in configs(model_class):
-        try:
-            model, batch = _tried(name, kind, make_config)
-        except Exception as error:
-            failed.append(error)
-            continue
-        if not lacks_images(model, batch):
-            return model, batch
-        blind = blind or (model, batch)
-    if blind:
-        return blind
-    for make_config in (*late_configs(model_class), *configs(model_class)):
-        try:
-            return _repaired_until_it_runs(name, kind, make_config())
-        except Exception as error:
-            failed.append(error)
-    raise failed[0]
+    small, scaled = configs(model_class), scaled_configs(model_class)
+    mended = [*late_configs(model_class), *small, *scaled]
+    for tried, is_mended in ((small, False), (scaled, False), (mended, True)):
+        for make_config in tried:
+            if ran and (not ran[-1].found.n_unreached or tried is small or len(ran) == PATIENCE):
+                break
+            try:
+                ran.append(_that_runs(name, kind, make_config, is_mended))
+            except Exception as error:
+                failed.append(error)
+    if not ran:
+        raise failed[0]
+    best = min(ran, key=lambda built: built.found.n_unreached)
+    return best.model, best.found.batch
 
 
-def _tried(name: str, kind: str, make_config: Callable[[], Any]) -> tuple[nn.Module, dict[str, Any]]:
-    model = build(name, make_config)
-    return model, batch_that_runs(model, kind)
+PATIENCE = 3
+"""How many configs to try that run and leave a part of the model without a gradient."""
 
 
-def _repaired_until_it_runs(name: str, kind: str, config: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """Build a model, mending its config by what it raises, until it runs or nothing is left to mend.
+def _that_runs(name: str, kind: str, make_config: Callable[[], Any], is_mended: bool) -> Built:
+    """Build a model, mending its config by what it raises: until it runs, then until all of it is reached.
+
+    Args:
+        name: Its class.
+        kind: Its family.
+        make_config: Makes its config.
+        is_mended: Whether to mend the config of one that does not run.
 
     Raises:
-        Exception: What the last model raised.
+        Exception: What the last model raised, if none ran.
     """
+    config = make_config()
+    best: Built | None = None
     while True:
         try:
-            return _tried(name, kind, partial(copy.deepcopy, config))
+            model = build(name, partial(copy.deepcopy, config))
+            built = Built(model, batch_that_runs(model, kind))
+            messages = built.found.messages
+            if best is None or built.found.n_unreached < best.found.n_unreached:
+                best = built
         except Exception as error:
-            messages = [str(error), *getattr(error, "__notes__", ())]
-            mended = (repaired(copy.deepcopy(config), message, _SMALL) for message in messages)
-            before = config.to_dict()
-            config = next((new for new in mended if new is not None and new.to_dict() != before), None)
-            if config is None:
+            if best is None and not is_mended:
                 raise
+            failed, messages = error, (str(error), *getattr(error, "__notes__", ()))
+        if best and not best.found.n_unreached:
+            return best
+        mended = (repaired(copy.deepcopy(config), message, SMALL_NUMBERS) for message in messages)
+        before = config.to_dict()
+        config = next((new for new in mended if new is not None and new.to_dict() != before), None)
+        if config is None and best is None:
+            raise failed
+        if config is None:
+            return best

@@ -13,7 +13,8 @@ from torch import nn
 
 import autopipe
 from autopipe.weights import checkpoint, materialize
-from tests.benchmarks.small_models import build, configs
+from tests.benchmarks.small_configs import configs
+from tests.benchmarks.small_models import build
 
 transformers = pytest.importorskip("transformers")
 

@@ -188,6 +188,7 @@ class TracedModel:
         changed: The arguments as a call leaves them, None if it changes nothing in them.
         where: Guard, or size that turned out not to be open -> file, line and source of the Python that
             looked at it.
+        loose: The nodes behind outputs whose sizes only a run knows; their specs say the most they can be.
     """
 
     graph: fx.Graph
@@ -207,6 +208,7 @@ class TracedModel:
     sets: tuple[AttributeWrite, ...] = ()
     changed: ChangedArguments | None = None
     where: Mapping[str, str] = field(default_factory=dict)
+    loose: frozenset[str] = frozenset()
 
     def compute_nodes(self) -> list[fx.Node]:
         """Return the nodes that run in one stage each, in program order: all calls but those of sizes."""

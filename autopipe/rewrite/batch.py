@@ -122,14 +122,30 @@ def merge(traced: TracedModel, leaves: Sequence[Sequence[Any]], weights: Sequenc
     Returns:
         One entry a leaf: tensors that carry the batch are joined along it, floating scalars are summed with
         the weights, and of anything else the last microbatch's counts.
+
+    Raises:
+        ArgumentError: If there are several of an output whose sizes the values decide.
     """
     if len(leaves) == 1:
         return list(leaves[0])
+    _refuse_loose(traced)
     specs = [None if name is None else traced.info[name].spec for name in traced.out_names]
     return [
         _merge_leaf(list(column), _batch_dim_of(traced, spec), weights)
         for column, spec in zip(zip(*leaves, strict=True), specs, strict=True)
     ]
+
+
+def _refuse_loose(traced: TracedModel) -> None:
+    """Check that it is known which dimension of each output carries the batch."""
+    for path, name in zip(traced.out_structure.paths, traced.out_names, strict=True):
+        if name in traced.loose:
+            raise ArgumentError(
+                f"the sizes of output{path} depend on the values that the model is given, so that nobody "
+                "knows how to join those of several microbatches.",
+                where=traced.info[name].source,
+                remedy="n_microbatches=1, leave it out of what the model returns, or pad it to a fixed size.",
+            )
 
 
 def _merge_leaf(column: list[Any], dim: int | None, weights: Sequence[float]) -> Any:

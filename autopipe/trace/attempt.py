@@ -83,6 +83,7 @@ class Attempt:
         shapes = [tuple(tensor.shape) for tensor in example.tensors]
         self._sizes = Sizes(environment, shapes, openness, example.batch_dims, taken)
         self._changed: ChangedArguments | None = None
+        self._loose: frozenset[str] = frozenset()
         self._recorder = Recorder(Program(self._sizes, device), self._mode, branches)
         self._calls = LeafCalls(model, self._recorder, opaque, whole, starting_from)
 
@@ -144,25 +145,31 @@ class Attempt:
             out = self._calls.run_root(args, kwargs)
         self._recorder.arguments.settle_objects()
         out_structure, holes = Structure.of(out)
-        self._refuse_unknown_sizes([*holes, *after.left()])
+        self._refuse_unknown_sizes([*(hole for hole in holes if not _is_tensor(hole)), *after.left()])
         left = {id(hole): self._recorder.left_in_argument(hole) for hole in after.left()}
         self._changed = after.changed(lambda hole: left[id(hole)], out)
-        return out_structure, self._recorder.output(holes, list(left.values()) if self._changed else [])
+        names = self._recorder.output(holes, list(left.values()) if self._changed else [])
+        loose = [name for name, hole in zip(names, holes, strict=True) if name and self._is_loose(hole)]
+        self._loose = frozenset(loose)
+        return out_structure, names
 
     def _refuse_unknown_sizes(self, holes: Iterable[Any]) -> None:
-        """Check that the microbatches of what the model returns can be merged.
+        """Check that values decide no size that is handed out, and no tensor that is left in an argument.
 
         Raises:
-            CaptureError: If values decide a size of it.
+            CaptureError: If they do.
         """
         for hole in holes:
-            sizes = hole.shape if isinstance(hole, torch.Tensor) else [hole]
-            if any(map(self._sizes.is_decided_by_values, sizes)):
+            if self._is_loose(hole):
                 raise CaptureError(
                     "the sizes of what the model returns depend on the values that it is given.",
                     where=f"in {type(self._model).__qualname__}.forward",
                     remedy="pad to a fixed size, or return a sum or a mean.",
                 )
+
+    def _is_loose(self, hole: Any) -> bool:
+        sizes = hole.shape if _is_tensor(hole) else [hole]
+        return any(map(self._sizes.is_decided_by_values, sizes))
 
     def _result(
         self, fakes: list[torch.Tensor], out: Structure, out_names: tuple[str | None, ...]
@@ -192,6 +199,7 @@ class Attempt:
             sets=self.writes,
             where=sizes.where(),
             changed=self._changed,
+            loose=self._loose,
         )
         traced.verify()
         return traced
@@ -213,6 +221,10 @@ class Attempt:
             if self._sizes.printed(size) == "B":
                 return dim
         return self._example.batch_dims[index]
+
+
+def _is_tensor(hole: Any) -> bool:
+    return isinstance(hole, torch.Tensor)
 
 
 def _read_constants(graph: fx.Graph, constants: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import autopipe
-from autopipe.errors import CaptureError
+from autopipe.errors import ArgumentError, CaptureError
 from autopipe.trace import capture
 from tests.trace.agreement import assert_agrees, calls, opaque_modules
 
@@ -155,3 +155,52 @@ def test_loss_of_spoken_text_is_part_of_the_graph() -> None:
 def test_spoken_text_trains_in_stages(cost: str) -> None:
     pipe = autopipe.split(Spoken(), 2, (X[:2], LABELS[:2]), n_microbatches=2, cost=cost)
     pipe.verify().raise_if_different()
+
+
+class Returned(nn.Module):
+    """A loss, and the rows on its way that are positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(12, 12) for _ in range(4)))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        first = self.layers[0](x)
+        found = first[x[:, 0] > 0]
+        return {"loss": self.layers[1:](first).pow(2).mean() + found.sum(), "found": found}
+
+
+def test_selected_rows_that_the_model_returns_are_as_many_as_each_call_selects() -> None:
+    model = Returned()
+    traced = assert_agrees(model, (X,), n_stages=(1, 2, 4))
+    assert len(traced.loose) == 1
+    for x in (X + 1, -X.abs(), X[:3]):
+        assert_agrees(model, (x,), traced=traced)
+
+
+def test_steps_take_the_loss_of_what_each_microbatch_selects() -> None:
+    model = Returned()
+    plain = [model(part)["found"].pow(2).sum() / 2 for part in X.split(2)]
+    with autopipe.split(model, 4, (X,)).engine(n_microbatches=2) as engine:
+        found = engine.step(X, loss_fn=lambda out: out["found"].pow(2).sum()).loss
+        assert torch.allclose(found, torch.stack(plain).sum())
+        losses = [model(part)["loss"] / 2 for part in X.split(2)]
+        assert torch.allclose(engine.step(X).loss, torch.stack(losses).sum())
+
+
+def test_selected_rows_of_several_microbatches_are_not_joined_by_guessing() -> None:
+    pipe = autopipe.split(Returned(), 2, (X,))
+    with (
+        pipe.engine(n_microbatches=2) as engine,
+        pytest.raises(ArgumentError, match=r"output\[.found") as raised,
+    ):
+        engine.forward(X)
+    assert "n_microbatches=1" in str(raised.value)
+    with pipe.engine(n_microbatches=1) as engine:
+        assert torch.equal(engine.forward(X)["found"], pipe.model(X)["found"])
+
+
+def test_the_certificate_says_what_several_microbatches_were_not_compared_in() -> None:
+    report = autopipe.split(Returned(), 2, (X,)).verify()
+    assert report.is_equal
+    assert "output['found'] depend on the values" in str(report)

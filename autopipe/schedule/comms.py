@@ -21,18 +21,18 @@ over.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from autopipe.errors import ScheduleError
 from autopipe.ir.schedule import Action, Op, Schedule, Transfer
-from autopipe.ir.timeline import Span
-from autopipe.schedule.simulate import clocked
+from autopipe.schedule.placed import Mark, Placed
+from autopipe.schedule.steps import COMPUTE, SEND
 
-__all__ = ["insert_comms"]
+__all__ = ["insert_comms", "verify_transfers"]
+
+_CARRIES: tuple[Literal["F", "B"], ...] = ("F", "B")
 
 
 def insert_comms(schedule: Schedule, transfers: Iterable[Transfer]) -> Schedule:
@@ -58,69 +58,38 @@ def insert_comms(schedule: Schedule, transfers: Iterable[Transfer]) -> Schedule:
         rank 1: 1RECV_F0<0:h 1F0 1B0 1SEND_B0>0:h
     """
     links = tuple(transfers)
-    _verify_transfers(schedule, links)
-    unit = [1.0] * schedule.n_stages
+    verify_transfers(schedule, links)
     schedule.verify()
-    clock = clocked(schedule, unit, [2.0 * ms for ms in unit], transfers=links, labelled=False)
-    spans = sorted(clock.spans, key=lambda span: (span.start_ms, span.rank))
-    rows: list[list[Span]] = [[] for _ in range(schedule.n_ranks)]
-    for span in spans:  # by start, so each row comes in its own order
-        rows[span.rank].append(span)
-    starts = [[span.start_ms for span in row] for row in rows]
-    messages = _Messages(links)
-    sends: dict[tuple[int, int], list[Action]] = defaultdict(list)  # (rank, step) -> what follows that step
-    recvs: dict[tuple[int, int], list[Action]] = defaultdict(
-        list
-    )  # (rank, step) -> what comes in front of it
-    made = [(span.end_ms, rank, step, span) for rank, row in enumerate(rows) for step, span in enumerate(row)]
-    for end_ms, rank, step, span in sorted(made, key=lambda item: item[:3]):
-        for send, recv in messages.of(span):
-            sends[rank, step].append(send)
-            reader = schedule.rank_of_stage[recv.stage]
-            recvs[reader, bisect_left(starts[reader], end_ms)].append(recv)
+    placed = Placed(schedule, links)
     return replace(
         schedule,
         rows=tuple(
-            tuple(
-                action
-                for step, compute in enumerate(row)
-                for action in (*recvs[rank, step], compute, *sends[rank, step])
-            )
-            for rank, row in enumerate(schedule.rows)
+            tuple(row[mark.at] if mark.kind == COMPUTE else _end_of(placed, mark) for mark in marks)
+            for row, marks in zip(schedule.rows, placed.marks, strict=True)
         ),
     )
 
 
-class _Messages:
-    """The transfers by the stage whose forward or backward gives rise to their messages."""
-
-    def __init__(self, links: Sequence[Transfer]) -> None:
-        self._forward: dict[int, list[Transfer]] = defaultdict(list)
-        self._back: dict[int, list[Transfer]] = defaultdict(list)
-        for link in links:
-            self._forward[link.src].append(link)
-            if link.grad_nbytes:
-                self._back[link.dst].append(link)
-
-    def of(self, made: Span) -> list[tuple[Action, Action]]:
-        """Return the SEND and the RECV of every message that an action gives rise to."""
-        carries: Literal["F", "B"]
-        if made.op is Op.F:
-            carries, peers = "F", [(link.value, link.dst) for link in self._forward[made.stage]]
-        elif made.op in {Op.B, Op.I}:
-            carries, peers = "B", [(link.value, link.src) for link in self._back[made.stage]]
-        else:
-            return []
-        return [
-            (
-                Action(made.stage, Op.SEND, made.microbatch, peer, value, carries),
-                Action(peer, Op.RECV, made.microbatch, made.stage, value, carries),
-            )
-            for value, peer in peers
-        ]
+def _end_of(placed: Placed, mark: Mark) -> Action:
+    """The SEND or RECV of one message."""
+    src, dst = placed.ends(mark.at)
+    value, carries = placed.links[mark.at // 2].value, _CARRIES[mark.at % 2]
+    if mark.kind == SEND:
+        return Action(src, Op.SEND, mark.microbatch, dst, value, carries)
+    return Action(dst, Op.RECV, mark.microbatch, src, value, carries)
 
 
-def _verify_transfers(schedule: Schedule, links: Sequence[Transfer]) -> None:
+def verify_transfers(schedule: Schedule, links: Sequence[Transfer]) -> None:
+    """Check that transfers go with a schedule that has no messages yet.
+
+    Args:
+        schedule: The schedule.
+        links: The transfers.
+
+    Raises:
+        ScheduleError: If it has messages, or if a transfer is wrong by itself, twice there, or from or to a
+            stage that the schedule has not.
+    """
     if schedule.has_comms:
         raise ScheduleError(f"{schedule.name} has comms already.", remedy="the schedule as it was built")
     seen: set[tuple[str, int, int]] = set()

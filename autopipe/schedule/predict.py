@@ -9,8 +9,9 @@ from autopipe.ir.hardware import Hardware
 from autopipe.ir.partition import Partition
 from autopipe.ir.schedule import Schedule
 from autopipe.ir.timeline import Timeline
-from autopipe.schedule.comms import insert_comms
-from autopipe.schedule.simulate import LinkMs, clocked, simulate
+from autopipe.schedule.comms import insert_comms, verify_transfers
+from autopipe.schedule.placed import Placed
+from autopipe.schedule.simulate import LinkMs, simulate
 
 
 def predict(
@@ -62,16 +63,14 @@ def predict_step_ms(
     Returns:
         Milliseconds.
     """
-    clock = clocked(
-        insert_comms(schedule, transfers),
+    verify_transfers(schedule, transfers)
+    schedule.verify()
+    fwd_ms, bwd_ms = (
         [stage.fwd_ms for stage in partition.stages],
         [stage.bwd_ms for stage in partition.stages],
-        transfers=transfers,
-        link_ms=_link_ms(hardware),
-        overlap=hardware.overlap,
-        labelled=False,
     )
-    return max((span.end_ms for span in clock.spans), default=0.0)
+    run = Placed(schedule, transfers).run(fwd_ms, bwd_ms, _link_ms(hardware), overlap=hardware.overlap)
+    return run.end_ms
 
 
 def _link_ms(hardware: Hardware) -> LinkMs:

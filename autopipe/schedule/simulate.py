@@ -1,4 +1,4 @@
-"""Time a schedule without running it, and find ranks that would wait for ever; ``clock`` has the rules."""
+"""Time a schedule without running it, and find ranks that would wait for ever; ``steps`` has the rules."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def simulate(
     return Timeline(tuple(sorted(clock.spans, key=lambda span: (span.start_ms, span.rank))), schedule.n_ranks)
 
 
-def clocked(  # noqa: PLR0913 - the arguments of simulate, and one more
+def clocked(
     schedule: Schedule,
     fwd_ms: Sequence[float],
     bwd_ms: Sequence[float],
@@ -80,7 +80,6 @@ def clocked(  # noqa: PLR0913 - the arguments of simulate, and one more
     link_ms: LinkMs | None = None,
     overlap: bool = True,
     bwd_weight_ms: Sequence[float] | None = None,
-    labelled: bool = True,
 ) -> Clock:
     """Run a schedule that is known to keep its rules; arguments as in :func:`simulate`.
 
@@ -92,7 +91,6 @@ def clocked(  # noqa: PLR0913 - the arguments of simulate, and one more
         link_ms: ms of a message.
         overlap: Whether messages travel while their ranks compute.
         bwd_weight_ms: ``[n_stages]`` ms.
-        labelled: Whether spans say what they are: no, where only times are read.
 
     Returns:
         The clock that ran, with its spans.
@@ -112,7 +110,7 @@ def clocked(  # noqa: PLR0913 - the arguments of simulate, and one more
     links = None if transfers is None else tuple(transfers)
     needs = _received(schedule) if schedule.has_comms else _made(schedule, links)
     price = _message_ms(links or (), link_ms)
-    clock = Clock(schedule, compute_ms, price, overlap=overlap, needs=needs, labelled=labelled)
+    clock = Clock(schedule, compute_ms, price, overlap=overlap, needs=needs)
     clock.run()
     return clock
 

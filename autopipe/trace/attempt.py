@@ -32,6 +32,7 @@ from autopipe.trace.program import Program, dtype_name
 from autopipe.trace.recorder import Recorder
 from autopipe.trace.signature import example_device
 from autopipe.trace.sizes import Openness, Sizes
+from autopipe.trace.source import line_of_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class Attempt:
         interception = Interception(self._recorder, self._calls)
         self._calls.interception = interception
         self._environment.is_in_a_call = lambda: interception.is_inside
+        self._environment.decide = self._decided
         dispatch = enable_python_dispatcher()
         after = AfterCall(args, kwargs, fakes)
         masks = masks_as_unsplit(interception.function, lambda: interception.is_inside)
@@ -166,6 +168,13 @@ class Attempt:
                     where=f"in {type(self._model).__qualname__}.forward",
                     remedy="pad to a fixed size, or return a sum or a mean.",
                 )
+
+    def _decided(self, condition: Any) -> bool | None:
+        """Return which way to go at a condition on sizes that values decide, None if both ways go on."""
+        found = self._sizes.condition(condition)
+        return (
+            None if found is None else self._recorder.decide(found[0], tuple(found[1]), {}, line_of_frame())
+        )
 
     def _is_loose(self, hole: Any) -> bool:
         sizes = hole.shape if _is_tensor(hole) else [hole]

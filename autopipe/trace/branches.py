@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from autopipe.errors import AutopipeError
+from autopipe.trace.size_conditions import SizeCondition
 from autopipe.trace.source import is_checking, is_torch
 
 Place = tuple[tuple[CodeType, int], ...]
@@ -183,6 +184,6 @@ def is_condition(function: Any, tensor: Any) -> bool:
         >>> is_condition(torch.Tensor.item, yes), is_condition(torch.Tensor.item, yes.int())
         (True, False)
     """
-    if function in _TRUTH or function in _COMPARISONS or function is torch.Tensor.__contains__:
+    if isinstance(function, SizeCondition) or function in (*_TRUTH, *_COMPARISONS, torch.Tensor.__contains__):
         return True
     return function is torch.Tensor.item and isinstance(tensor, torch.Tensor) and tensor.dtype is torch.bool

@@ -15,6 +15,7 @@ from torch.utils._sympy.printers import PythonPrinter
 
 from autopipe.ir.tensor import Size
 from autopipe.trace.located import place_of
+from autopipe.trace.size_conditions import SizeCondition
 
 SEQUENCE_RANKS = (2, 3)
 """Ranks of the tensors whose second dimension is a length: [batch, length] and [batch, length, width]."""
@@ -84,6 +85,9 @@ class Sizes:
         self.example: dict[str, int] = {}
         self._names: dict[sympy.Symbol, sympy.Symbol] = {}
         self._bounds: dict[sympy.Symbol, sympy.Expr] = {}
+        self._made: dict[
+            sympy.Symbol, tuple[torch.Tensor, int]
+        ] = {}  # sizes that values decide -> who has them
         batches = {shape[dim] for shape, dim in zip(shapes, batch_dims, strict=True) if dim is not None}
         self._open_batch = openness.batch and len(batches) == 1
         if self._open_batch:
@@ -142,13 +146,35 @@ class Sizes:
         return not self.environment.replace(size.node.expr).free_symbols <= self._names.keys()
 
     def bound(self, tensor: torch.Tensor, made_of: Iterable[torch.Tensor]) -> None:
-        """Note how large those sizes of a tensor can be that values decide: it is selected from others."""
+        """Note who has sizes that values decide, and how large they can be: it is selected from others."""
         counts = [self._count(other) for other in made_of] or [sympy.Integer(1)]
         most = max(counts, key=lambda count: int(count.xreplace(self._hinted())))
-        for size in tensor.shape:
+        for dim, size in enumerate(tensor.shape):
             if isinstance(size, torch.SymInt):
-                for symbol in self.environment.replace(size.node.expr).free_symbols - self._names.keys():
+                expression = self.environment.replace(size.node.expr)
+                for symbol in expression.free_symbols - self._names.keys():
                     self._bounds.setdefault(symbol, most)
+                if expression.is_Symbol and expression not in self._names:
+                    self._made.setdefault(expression, (tensor, dim))
+
+    def condition(self, asked: Any) -> tuple[SizeCondition, list[Any]] | None:
+        """Return a condition on sizes that values decide as a function of tensors, and these.
+
+        Args:
+            asked: The condition, over the symbols of the environment.
+
+        Returns:
+            None if nobody has one of the sizes.
+        """
+        known = sorted(asked.free_symbols & self._names.keys(), key=str)
+        unknown = sorted(asked.free_symbols - self._names.keys(), key=str)
+        if not unknown or not self._made.keys() >= set(unknown):
+            return None
+        places = {symbol: sympy.Symbol(f"_{i}", integer=True) for i, symbol in enumerate(unknown)}
+        tensors, dims = zip(*(self._made[symbol] for symbol in unknown), strict=True)
+        names = [str(self._names[symbol]) for symbol in known]
+        condition = SizeCondition(self._print(asked.xreplace(places)), dims, tuple(names))
+        return condition, [*tensors, *(self._symbols[name] for name in names)]
 
     def _count(self, tensor: torch.Tensor) -> Any:
         """Return the number of elements that a tensor has at most, over names."""

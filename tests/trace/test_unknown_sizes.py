@@ -118,16 +118,73 @@ def test_size_that_values_decide_is_not_taken_for_that_of_another_value() -> Non
     assert "selected = y[x[:, 0] > 0] + y" in raised.value.where
 
 
-def test_check_of_the_model_on_such_a_size_is_not_lost() -> None:
-    class Checking(Adding):
+class Halves(nn.Module):
+    """Refuses another number of positive rows than of others, and returns a mean of both."""
+
+    def __init__(self, check: Callable[[Tensor, Tensor], None]) -> None:
+        super().__init__()
+        self.first, self.second, self.check = nn.Linear(12, 12), nn.Linear(12, 12), check
+
+    def forward(self, x: Tensor) -> Tensor:
+        some, others = x[x[:, 0] > 0], x[x[:, 0] <= 0]
+        self.check(some, others)
+        return self.second(self.first(some)).sum() + self.second(self.first(others)).pow(2).sum()
+
+
+def _by_check(some: Tensor, others: Tensor) -> None:
+    torch._check(some.shape[0] == others.shape[0], lambda: "as many")
+
+
+def _by_raise(some: Tensor, others: Tensor) -> None:
+    if some.numel() != 12 * others.shape[0]:
+        raise ValueError("as many")
+
+
+def _by_comparison(some: Tensor, others: Tensor) -> None:
+    if 2 * some.shape[0] > 3 * others.shape[0]:
+        raise ValueError("as many")
+
+
+HALF = torch.cat([X[:2].abs() + 1, -X[:2].abs() - 1])
+
+
+@pytest.mark.parametrize("check", [_by_check, _by_raise, _by_comparison])
+def test_checks_of_such_sizes_are_made_in_every_run(check: Callable[[Tensor, Tensor], None]) -> None:
+    model = Halves(check)
+    traced = assert_agrees(model, (HALF,), n_stages=(1, 2))
+    assert opaque_modules(traced) == {}
+    assert_agrees(model, (torch.cat([HALF, HALF]),), traced=traced)
+    pipe = autopipe.split(model, 2, (HALF,))
+    with pytest.raises(CaptureError, match=r"refuses these values.*as many"):
+        pipe(HALF.abs())
+
+
+def test_check_of_a_size_against_one_that_is_open_is_made_in_every_run() -> None:
+    class Filling(Selecting):
+        def forward(self, x: Tensor, features: Tensor) -> Tensor:
+            places = x > 0
+            torch._check(x[places].numel() == features.numel())
+            return self.second(self.first(x.masked_scatter(places, features)))
+
+    model, features = Filling(lambda x: x), torch.randn(2, 12)
+    traced = assert_agrees(model, (HALF, features), n_stages=(1, 2))
+    assert opaque_modules(traced) == {}
+    pipe = autopipe.split(model, 2, (HALF, features))
+    with pytest.raises(CaptureError, match="refuses these values"):
+        pipe(HALF, torch.randn(3, 12))
+
+
+def test_branch_on_such_a_size_with_two_ways_that_go_on_is_real() -> None:
+    class Branching(Adding):
         def forward(self, x: Tensor) -> Tensor:
-            some, others = x[x[:, 0] > 0], x[x[:, 0] <= 0]
-            torch._check(some.shape[0] == others.shape[0])
-            return self.linear(some).sum() + self.linear(others).sum()
+            some = x[x[:, 0] > 0]
+            if some.shape[0] > 2:
+                return self.linear(some).sum()
+            return self.linear(x).mean()
 
     with pytest.raises(CaptureError, match="branches on the values") as raised:
-        capture(Checking(), (X,))
-    assert "torch._check(" in raised.value.where
+        capture(Branching(), (X,))
+    assert "if some.shape[0] > 2" in raised.value.where
 
 
 class Spoken(nn.Module):

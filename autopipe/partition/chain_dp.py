@@ -50,11 +50,12 @@ def split_order(problem: Problem, order: Sequence[int], below: float = np.inf) -
 
 def _split_below(problem: Problem, order: Ints, below: float) -> tuple[float, Ints | None]:
     """The recursion, over prefixes that stages below the limit can reach and leave enough for the rest."""
-    n, k = problem.n, problem.k
-    segments = Segments(problem, order, below)
+    cuts, ends = cuts_within(problem, order, below)
+    segments = Segments(problem, order, below, cuts)
+    n, k = segments.n, problem.k
     best = np.where(np.arange(n + 1) == 0, 0.0, np.inf)
     back = np.zeros((k + 1, n + 1), dtype=np.int64)
-    for s, (first, last) in enumerate(ends_within(segments, below)):
+    for s, (first, last) in enumerate(ends):
         if first >= last:
             return np.inf, None
         begins = windows_of(best, segments.width)[first:last]
@@ -68,40 +69,54 @@ def _split_below(problem: Problem, order: Ints, below: float) -> tuple[float, In
             return np.inf, None
     if not best[n] < below:
         return np.inf, None
-    return float(best[n]), stages_along(order, back)
+    return float(best[n]), stages_along(order, cuts, back)
 
 
-def stages_along(order: Ints, back: Ints) -> Ints:
-    """The stage of every item, by where each prefix's last stage begins: ``back`` is `[k + 1, n + 1]`."""
+def stages_along(order: Ints, cuts: Ints, back: Ints) -> Ints:
+    """The stage of every item, by the cut where the last stage before each begins: `[k + 1, cuts]`."""
     stage_of = np.empty(len(order), dtype=np.int64)
-    end = len(order)
+    end = len(cuts) - 1
     for s in reversed(range(len(back) - 1)):
         start = int(back[s + 1, end])
-        stage_of[order[start:end]] = s
+        stage_of[order[cuts[start] : cuts[end]]] = s
         end = start
     return stage_of
 
 
-def ends_within(segments: Segments, limit: float) -> list[tuple[int, int]]:
-    """Prefixes that stages within a limit can reach and leave enough for the rest, as pins allow.
+def cuts_within(problem: Problem, order: Ints, limit: float) -> tuple[Ints, list[tuple[int, int]]]:
+    """Where stages within a limit can end so that enough is left for the rest, as pins allow.
+
+    ::
+
+        order    a b c d e f g h      the first of two stages may end behind d or e:   cuts 0 4 5 8
+                 |_______^ ^_____|
 
     Args:
-        segments: The order.
+        problem: The items.
+        order: A topological order of them.
         limit: What a stage may weigh, ms; may be infinite.
 
     Returns:
-        For each stage the shortest prefix that it may end, and one more than the longest; O(k log n).
+        The cuts, 0 and n among them, and for each stage the first of them that it may end at, and one more
+        than the last; O(n + k log n).
     """
-    k, done = segments.problem.k, segments.done
-    low, high = allowed_ends(segments.problem, segments.place)
-    if not np.isfinite(limit):
-        return [(first, last + 1) for first, last in zip(low[1:], high[1:], strict=True)]
-    slack = 1e-9 * max(1.0, done[-1])
-    level = np.arange(1, k + 1)
-    least = np.searchsorted(done, done[-1] - (k - level) * limit - slack)
-    most = np.searchsorted(done, level * limit + slack, side="right")
-    ends = zip(np.maximum(low[1:], least).tolist(), np.minimum(high[1:], most - 1).tolist(), strict=True)
-    return [(first, last + 1) for first, last in ends]
+    n, k = problem.n, problem.k
+    place = np.empty(n, dtype=np.int64)
+    place[order] = np.arange(n)
+    low, high = map(np.array, allowed_ends(problem, place))
+    done = np.concatenate([[0.0], np.cumsum(problem.weight.min(axis=0)[order])])
+    first, last = low[1:], high[1:] + 1
+    if np.isfinite(limit):
+        slack, level = 1e-9 * max(1.0, done[-1]), np.arange(1, k + 1)
+        first = np.maximum(first, np.searchsorted(done, done[-1] - (k - level) * limit - slack))
+        last = np.minimum(last, np.searchsorted(done, level * limit + slack, side="right"))
+    allowed = np.zeros(n + 1, dtype=bool)
+    allowed[[0, n]] = True
+    for begin, end in zip(first[:-1].tolist(), last[:-1].tolist(), strict=True):
+        allowed[begin:end] = True
+    cuts = np.flatnonzero(allowed)
+    ends = zip(np.searchsorted(cuts, first).tolist(), np.searchsorted(cuts, last).tolist(), strict=True)
+    return cuts, list(ends)
 
 
 def allowed_ends(problem: Problem, place: Ints) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autopipe.partition.chain_dp import ends_within, stages_along
+from autopipe.partition.chain_dp import cuts_within, stages_along
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.segments import Segments, windows_of
 
@@ -27,11 +27,12 @@ def least_sum_of_order(problem: Problem, order: Ints, limit: float) -> Ints | No
 
     Complexity: O(k n L) where segments of L items reach the limit.
     """
-    n, k = problem.n, problem.k
-    segments = Segments(problem, order, limit)
+    cuts, ends = cuts_within(problem, order, limit)
+    segments = Segments(problem, order, limit, cuts)
+    n, k = segments.n, problem.k
     best = np.where(np.arange(n + 1) == 0, 0.0, np.inf)
     back = np.zeros((k + 1, n + 1), dtype=np.int64)
-    for s, (first, last) in enumerate(ends_within(segments, limit)):
+    for s, (first, last) in enumerate(ends):
         if first >= last:
             return None
         loads = segments.loads(s)[first:last]
@@ -42,4 +43,4 @@ def least_sum_of_order(problem: Problem, order: Ints, limit: float) -> Ints | No
         back[s + 1, first:last] = np.arange(first, last) - chosen
     if not np.isfinite(best[n]):
         return None
-    return stages_along(order, back)
+    return stages_along(order, cuts, back)

@@ -32,16 +32,20 @@ class Segments:
         problem: The items.
         order: A topological order of them.
         below: The target; infinite: all segments.
+        cuts: Places where segments may begin and end, 0 and n among them; None: everywhere. Items between two
+            of them count as one, and so do places and lengths.
 
-    Complexity: O(n L + pins L) time and memory for bands of width L.
+    Complexity: O(c L + pins L) time and memory for bands of width L of c cuts.
     """
 
-    def __init__(self, problem: Problem, order: Ints, below: float) -> None:
+    def __init__(self, problem: Problem, order: Ints, below: float, cuts: Ints | None = None) -> None:
         """Place the pins of every net on the order and measure the band."""
-        self.problem, self.order, n = problem, order, problem.n
-        self.place = np.empty(n, dtype=np.int64)
-        self.place[order] = np.arange(n)
-        self.done: Floats = np.concatenate([[0.0], np.cumsum(problem.weight.min(axis=0)[order])])
+        self.problem, self.order = problem, order
+        self.cuts: Ints = np.arange(problem.n + 1) if cuts is None else cuts
+        n = self.n = len(self.cuts) - 1
+        self.place = np.empty(problem.n, dtype=np.int64)
+        self.place[order] = np.repeat(np.arange(n), np.diff(self.cuts))
+        self.done: Floats = self._until(problem.weight.min(axis=0))
         slack = 1e-9 * max(1.0, self.done[-1])
         ends = np.searchsorted(self.done, self.done + below + slack, side="right") - 1
         self.width = int((ends - np.arange(n + 1)).max(initial=0))
@@ -77,7 +81,7 @@ class Segments:
 
     def _steps(self, steps: Ints, cost: Floats) -> Floats:
         """The band, by start and length, of the sum of all steps."""
-        n, columns = self.problem.n, self.width + 1
+        n, columns = self.n, self.width + 1
         flat = np.zeros((n + 1) * columns)
         steps = steps[cost[steps[:, 0]] != 0]
         net, low, high, end = steps.T
@@ -97,10 +101,15 @@ class Segments:
         band = flat.reshape(n + 1, columns)
         return np.cumsum(band, axis=1, out=band)
 
+    def _until(self, amount: Floats) -> Floats:
+        """Sum of an amount by item before each cut."""
+        before: Floats = np.concatenate([[0.0], np.cumsum(amount[self.order])])
+        return before[self.cuts]
+
     def _span(self, amount: Floats) -> Floats:
         """Sum of an amount by item over every segment, by start and length."""
-        prefix: Floats = np.concatenate([[0.0], np.cumsum(amount[self.order])])
-        end = np.minimum(np.arange(len(prefix))[:, None] + np.arange(self.width + 1), self.problem.n)
+        prefix = self._until(amount)
+        end = np.minimum(np.arange(len(prefix))[:, None] + np.arange(self.width + 1), self.n)
         span: Floats = prefix[end] - prefix[:, None]
         return span
 

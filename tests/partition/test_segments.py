@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,9 @@ from hypothesis import strategies as st
 
 from autopipe.ir.cost_graph import CostGraph
 from autopipe.partition import Objective, compile_problem
+from autopipe.partition.chain_dp import split_order
+from autopipe.partition.loads import stage_loads
+from autopipe.partition.order_sum import least_sum_of_order
 from autopipe.partition.segments import Segments
 from tests.partition.random_graphs import cost_graphs, wires
 
@@ -31,3 +36,28 @@ def test_segments_up_to_the_target_cost_what_the_objective_says(
             else:
                 assert cost.fwd_ms + cost.bwd_ms > below
         assert np.isinf(loads[end, end + 1 :]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cost_graphs(max_nodes=7, groups=True), st.integers(1, 4), st.booleans(), st.sampled_from([1.0, 1.01, 3.0])
+)
+def test_the_best_split_of_an_order_is_that_of_all_its_cuts_tried_one_by_one(
+    graph: CostGraph, k: int, overlap: bool, slack: float
+) -> None:
+    objective = Objective(graph, wires(2.0, overlap=overlap), k)
+    problem = compile_problem(objective, allow_empty=True)
+    tried = {}
+    for borders in itertools.combinations_with_replacement(range(problem.n + 1), k - 1):
+        stage_of = np.searchsorted(np.array(borders, dtype=np.int64), np.arange(problem.n), side="right")
+        tried[tuple(stage_of.tolist())] = stage_loads(problem, stage_of)
+    best = min(loads.max() for loads in tried.values())
+    order = list(range(problem.n))
+    found, stage_of = split_order(problem, order, best * slack + 1e-6)
+    assert found == pytest.approx(best)
+    assert stage_of is not None
+    assert stage_loads(problem, stage_of).max() == pytest.approx(best)
+    least = min(loads.sum() for loads in tried.values() if loads.max() <= best + 1e-9)
+    cheapest = least_sum_of_order(problem, np.array(order), best + 1e-9)
+    assert cheapest is not None
+    assert stage_loads(problem, cheapest).sum() == pytest.approx(least)

@@ -179,7 +179,8 @@ def _queried(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
 def _widened(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
     """Let the first width of a tower that is what the message found be what it expects instead."""
     old, new = int(found["old"]), int(found["new"])
-    towers = [part for name, part in vars(config).items() if re.search("vision|audio", name)]
+    nested = ((name, part) for name, part in vars(config).items() if hasattr(part, "model_type"))
+    towers = [part for name, part in nested if re.search("vision|audio", name)]
     for part in [inner for tower in towers for inner in parts_of(tower)] + [config]:
         others = [name for name in vars(part) if name.endswith(("_dim", "_size"))]
         for name in ("intermediate_size", "hidden_size", *others):

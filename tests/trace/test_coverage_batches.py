@@ -71,3 +71,11 @@ def test_a_token_that_no_config_names_is_held_by_a_larger_vocabulary() -> None:
     config.to_dict = lambda: {"vocab_size": config.vocab_size}
     found = repaired(config, "index 10784 is out of bounds for dimension 2 with size 99", SMALL_NUMBERS)
     assert found.vocab_size == 10785
+
+
+def test_the_width_of_a_tower_follows_what_it_is_given() -> None:
+    tower = SimpleNamespace(model_type="tower", hidden_size=32, to_dict=dict)
+    config = SimpleNamespace(vision_config=tower, vision_feature_layer=-1, hidden_size=64)
+    message = "mat1 and mat2 shapes cannot be multiplied (16x2048 and 32x32)"
+    assert repaired(config, message, SMALL_NUMBERS).vision_config.hidden_size == 2048
+    assert config.hidden_size == 64

@@ -81,6 +81,7 @@ def _reshaped(model: nn.Module, given: dict[str, Any], message: str) -> dict[str
         or _read(model, given, message)
         or _in_channels(model, given, message)
         or _turned(given, message)
+        or _stretched(model, given, message)
         or _as_long_as_sound(given, message)
         or _same_target(given, message)
         or _resized(given, message)
@@ -168,6 +169,23 @@ def _turned(given: dict[str, Any], message: str) -> dict[str, Any]:
         return {}
     is_turned = {int(found[1]), int(found[2])} == {features.shape[1], features.shape[2]}
     return {"input_features": features.mT.contiguous()} if is_turned else {}
+
+
+def _stretched(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, Any]:
+    """Return a spectrogram of bins by frames with as many frames as the model has places for."""
+    features = given.get("input_features")
+    n_places = number_of(model.config, "max_source_positions", 0)
+    told = re.search(r"of length (\d+), but found|multiple of `[^`]*` \((\d+)\)", message)
+    is_short = n_places and re.search(rf"tensor b \({n_places}\) at non-singleton dimension 1", message)
+    if features is None or features.dim() != 3 or not (told or is_short):
+        return {}
+    n_frames = int(told[1] or told[2]) if told else 2 * n_places
+    n_bins = number_of(model.config, "num_mel_bins", features.shape[1])
+    if features.shape[1:] == (n_bins, n_frames):
+        return {}
+    masks = [name for name in given if name in ("input_features_mask", "feature_attention_mask")]
+    there = {name: torch.ones(BATCH, n_frames, dtype=torch.long) for name in masks}
+    return {"input_features": noise(n_bins, n_frames)} | there
 
 
 def _as_long_as_sound(given: dict[str, Any], message: str) -> dict[str, Any]:

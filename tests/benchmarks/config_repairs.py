@@ -181,7 +181,7 @@ def _widened(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
     old, new = int(found["old"]), int(found["new"])
     nested = ((name, part) for name, part in vars(config).items() if hasattr(part, "model_type"))
     towers = [part for name, part in nested if re.search("vision|audio", name)]
-    for part in [inner for tower in towers for inner in parts_of(tower)] + [config]:
+    for part in [inner for tower in (*towers, config) for inner in parts_of(tower)]:
         others = [name for name in vars(part) if name.endswith(("_dim", "_size"))]
         for name in ("intermediate_size", "hidden_size", *others):
             if getattr(part, name, None) == old:

@@ -114,7 +114,6 @@ def _missing(
 ) -> dict[str, int] | None:
     """Run a batch; return how many tokens it should have, nothing where it fails, None where it runs."""
     n_samples = len(batch["input_ids"])
-    width = model.get_input_embeddings().weight.shape[-1]
     scattered = Scattered()
     try:
         with scattered:
@@ -124,12 +123,17 @@ def _missing(
         if found is None:
             return {}
         medium, n_wanted = found
-        n_wanted = n_wanted if counts.get(medium) != n_wanted else n_wanted // width
+        n_wanted = n_wanted if counts.get(medium) != n_wanted else n_wanted // _width(model)
         return {medium: n_wanted} if counts.get(medium) != n_wanted else {}
     media = [IMAGE] if "pixel_values" in batch else []
     absent = [name for name in (*media, SOUND) if not (batch["input_ids"] == tokens.get(name, -1)).any()]
-    n_offered = scattered.n_numbers // width // n_samples
+    n_offered = scattered.n_numbers // _width(model) // n_samples if scattered.n_numbers else 0
     return {absent[0]: n_offered} if absent and n_offered and not counts.get(absent[0]) else None
+
+
+def _width(model: nn.Module) -> int:
+    width: int = model.get_input_embeddings().weight.shape[-1]
+    return width
 
 
 def longer(model: nn.Module, given: dict[str, Any], counts: dict[int, int]) -> dict[str, Any]:

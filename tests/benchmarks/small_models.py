@@ -8,7 +8,7 @@ by what the models raise (``config_repairs``).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -131,9 +131,10 @@ def _that_runs(name: str, kind: str, make_config: Callable[[], Any], is_mended: 
     Raises:
         Exception: What the last model raised, if none ran.
     """
-    config = make_config()
+    config: Any = make_config()
     best: Built | None = None
-    while True:
+    n_left = ROUNDS
+    while config is not None and n_left:
         try:
             model = build(name, partial(copy.deepcopy, config))
             built = Built(model, batch_that_runs(model, kind))
@@ -146,10 +147,25 @@ def _that_runs(name: str, kind: str, make_config: Callable[[], Any], is_mended: 
             failed, messages = error, (str(error), *getattr(error, "__notes__", ()))
         if best and not best.found.n_unreached:
             return best
-        mended = (repaired(copy.deepcopy(config), message, SMALL_NUMBERS) for message in messages)
-        before = config.to_dict()
-        config = next((new for new in mended if new is not None and new.to_dict() != before), None)
-        if config is None and best is None:
-            raise failed
-        if config is None:
-            return best
+        n_left -= best is not None
+        config = _mended(config, messages)
+    if best is None:
+        raise failed
+    return best
+
+
+ROUNDS = 5
+"""How often to mend the config of a model that runs, so that more of it is reached."""
+
+
+def _mended(config: Any, messages: Sequence[str]) -> Any:
+    """Return a config changed because of the first message that a rule applies to, None if there is none."""
+    before = config.to_dict()
+    for message in messages:
+        try:
+            new = repaired(copy.deepcopy(config), message, SMALL_NUMBERS)
+            if new is not None and new.to_dict() != before:
+                return new
+        except Exception:  # the config refuses what it was to be
+            continue
+    return None

@@ -89,3 +89,30 @@ def everything_crosses(rank: int, knows_layouts: bool) -> int:
         torch.testing.assert_close(found[f"{NAMES[rank]}.{each}"], gradients[f"{NAMES[rank]}.{each}"])
     assert found[f"{NAMES[1 - rank]}.weight"] is None
     return n_changed
+
+
+class Selecting(nn.Module):
+    """A loss, and the rows of its first layer that are positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        first = self.first(x)
+        return {"loss": self.second(first).square().mean(), "found": first[x[:, 0] > 0]}
+
+
+def values_decide_how_many_rows_arrive(rank: int) -> list[float]:
+    """Return losses of what each microbatch selects, of one process and of two."""
+    torch.manual_seed(0)
+    pipe = autopipe.split(Selecting(), 2, (torch.randn(2, 4),), pin={"first": 0, "second": 1})
+    torch.manual_seed(1)
+    batches = [torch.randn(6, 4) for _ in range(2)]
+    losses = []
+    for group in (None, dist.group.WORLD):
+        pipe.model.zero_grad()
+        with pipe.engine(group=group, n_microbatches=3, timeout_s=20) as engine:
+            steps = [engine.step(batch, loss_fn=lambda out: out["found"].square().sum()) for batch in batches]
+            losses += [float(step.loss) for step in steps]
+    return losses

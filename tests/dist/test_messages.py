@@ -27,6 +27,12 @@ def test_a_layout_that_is_not_what_was_expected_is_agreed_again(crew: Crew) -> N
     assert n_changed[0] == n_changed[1] > 0
 
 
+def test_as_many_rows_arrive_as_the_values_select(crew: Crew) -> None:
+    for found in crew.run(crossing.values_decide_how_many_rows_arrive):
+        assert found[:2] == found[2:]
+        assert found[0] != found[1]
+
+
 def test_the_users_communicator_carries_only_the_users_messages(crew: Crew) -> None:
     found = crew.run(between_steps.users_messages_wait_through_steps)
     assert found == [[11.0, 11.0, 11.0, 3.0], [10.0, 10.0, 10.0, 3.0]]

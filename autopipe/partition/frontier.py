@@ -22,6 +22,7 @@ from autopipe.partition.needless import Needless
 from autopipe.partition.pairs import StagePrices
 from autopipe.partition.problem import Floats, Ints, Problem
 from autopipe.partition.sweep import Path
+from autopipe.partition.symmetric import Symmetric
 from autopipe.partition.windows import Windows
 
 _TOGETHER = 60_000
@@ -55,6 +56,7 @@ class Walk:
         self.together = _TOGETHER if width is None else min(_AT_ONCE, _TOGETHER)
         self.work = 0
         self.needless = Needless(problem)
+        self.branches = Symmetric.of(problem, windows.reach)
 
     def path(self) -> Path:
         """A split within the target, or the proof that there is none; neither if the budget ended first.
@@ -89,12 +91,13 @@ class Walk:
 
     def step(self, j: int, before: Front) -> Front | None:
         """What one stage leads to; None if the budget ends."""
+        narrow = self.windows.copy() if self.branches.groups else self.windows
         if j > 1:
-            before.downsets.narrow(self.windows, j - 1)
-            if not self.windows.tighten(rounds=2):
+            before.downsets.narrow(narrow, j - 1)
+            if not narrow.tighten(rounds=2):
                 return before.keep(np.zeros(0, dtype=np.int64))
         parts: list[Front] = []
-        todo = [(np.arange(len(before.downsets)), self.windows)]
+        todo = [(np.arange(len(before.downsets)), narrow)]
         while todo:
             if self.width and sum(len(part.downsets) for part in parts) >= _FIRST * self.width:
                 self.complete = False
@@ -142,7 +145,7 @@ class Walk:
             return before.keep(np.zeros(0, dtype=np.int64))
         front = joined(parts)
         self.work += len(front.downsets) * max(1, len(front.downsets.items) // 64)
-        front = front.distinct()
+        front = front.distinct().in_order(self.branches)
         front = front.keep(~self.needless.among(front.downsets))
         if self.width is None:
             return front
@@ -151,11 +154,15 @@ class Walk:
 
     def _stages(self, fronts: list[Front], row: int) -> Ints:
         """Stages of the items, along the way back from a downset of the last level."""
-        stage_of = np.full(self.problem.n, self.problem.k - 1, dtype=np.int64)
+        n = self.problem.n
+        stage_of = np.full(n, self.problem.k - 1, dtype=np.int64)
+        came_from = np.arange(n)
         for j in range(self.problem.k - 1, 0, -1):
             front = fronts[j]
             one = np.arange(len(front.downsets)) == row
-            stage_of[front.downsets.keep(one).members()[0]] = j - 1
+            stage_of[came_from[front.downsets.keep(one).members()[0]]] = j - 1
+            if front.turn is not None:
+                came_from = came_from[self.branches.turned(front.turn[row], n)]
             row = int(front.begin[row])
         return stage_of
 

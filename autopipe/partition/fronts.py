@@ -10,6 +10,7 @@ from autopipe.partition.downsets import Downsets
 from autopipe.partition.problem import Floats, Ints
 from autopipe.partition.reach import Bools
 from autopipe.partition.rows import Words
+from autopipe.partition.symmetric import Symmetric
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +21,34 @@ class Front:
         downsets: Their rows.
         begin: Row of the level before.
         dearest: Dearest stage so far, `[rows]` ms.
+        turn: Which of the branches that can change places came where, `[rows, branches]`; None: none did.
     """
 
     downsets: Downsets
     begin: Ints
     dearest: Floats
+    turn: Ints | None = None
 
     def keep(self, rows: Bools | Ints) -> Front:
         """Only those rows."""
-        return Front(self.downsets.keep(rows), self.begin[rows], self.dearest[rows])
+        turn = None if self.turn is None else self.turn[rows]
+        return Front(self.downsets.keep(rows), self.begin[rows], self.dearest[rows], turn)
+
+    def in_order(self, branches: Symmetric) -> Front:
+        """The same with branches that can change places in order, one row of each downset.
+
+        What is known to be charged for a row need not be for the one that it becomes: it is forgotten.
+        """
+        if not branches.groups:
+            return self
+        downsets, before = self.downsets, self.downsets.members()
+        members, turn = branches.sorted(before)
+        moved = (members != before).any(axis=1)
+        inside = np.logical_and.reduce(members)
+        items = np.flatnonzero(members.any(axis=0) & ~inside)
+        send, receive = (np.where(moved, downsets.weight, x) for x in (downsets.send, downsets.receive))
+        rows = Downsets(items, inside, _packed(members[:, items]), downsets.weight, send, receive)
+        return Front(rows, self.begin, self.dearest, turn).distinct()
 
     def distinct(self) -> Front:
         """One row of each downset, the one whose stages so far are cheapest."""

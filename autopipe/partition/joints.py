@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from autopipe.partition.borders import Borders
 from autopipe.partition.problem import Floats, Ints
 from autopipe.partition.reach import Bools
 from autopipe.partition.replicas import Parts, Turns
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _CELLS = 6_000_000
 """Pairs by items and nets priced at once."""
@@ -68,18 +72,17 @@ class Joints:
         self.plain = bool(self.early.all()) and not self.turns.tied and problem.limit is None
 
     @cached_property
-    def _incidence(self):  # type: ignore[no-untyped-def]
+    def _incidence(self) -> csr_array[np.float32]:
+        """Which items each net joins, `[n, m]`."""
         from scipy.sparse import csr_array
 
-        problem = self.turns.problem
-        rows = [pin for pins in problem.pins for pin in pins]
-        columns = [net for net, pins in enumerate(problem.pins) for _ in pins]
-        ones = np.ones(len(rows), dtype=np.float32)
-        return csr_array((ones, (rows, columns)), shape=(problem.n, problem.m))
+        problem, ends = self.turns.problem, self.turns.problem.ends
+        ones = np.ones(len(ends.pins), dtype=np.float32)
+        return csr_array((ones, (ends.pins, ends.net_of)), shape=(problem.n, problem.m))
 
     @cached_property
     def _size(self) -> NDArray[np.float32]:
-        return np.array([len(pins) for pins in self.turns.problem.pins], dtype=np.float32)
+        return self.turns.problem.ends.size.astype(np.float32)
 
     def crossing(self, borders: Borders) -> Crossing:
         """What crosses every border, of nets whose maker comes before all others.

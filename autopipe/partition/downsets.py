@@ -58,7 +58,7 @@ class Downsets:
 
     def matrix(self) -> Bools:
         """Membership of the open items, `[rows, items]`."""
-        octets = self.bits.view(np.uint8).reshape(len(self), -1)
+        octets = self.bits.view(np.uint8).reshape(len(self), 8 * self.bits.shape[1])
         return np.unpackbits(octets, axis=1, bitorder="little")[:, : len(self.items)].astype(bool)
 
     def members(self) -> Bools:
@@ -153,7 +153,8 @@ class Enumeration:
         )
         self.heaviest, self.lightest = level.heaviest + slack, level.lightest - slack
 
-    def _mask(self, items: list[int]) -> Words:
+    def mask(self, items: list[int]) -> Words:
+        """Some of the open items as bits."""
         mask: Words = np.zeros(self.n_words, dtype=np.uint64)
         for item in items:
             at = self.bit[item]
@@ -169,28 +170,28 @@ class Enumeration:
                 if inside[net.anchor]:
                     self.constants[:, r] += net.send, net.receive
                 else:
-                    self.on_include[self.bit[net.anchor]].append((r, net.send, net.receive, self._mask([])))
+                    self.on_include[self.bit[net.anchor]].append((r, net.send, net.receive, self.mask([])))
                 return
-            root = self._mask([] if inside[net.anchor] else [net.anchor])
+            root = self.mask([] if inside[net.anchor] else [net.anchor])
             ends = sorted(x for x in net.ends if not inside[x])
             for at, end in enumerate(ends):
-                charge = (root, True, self._mask(ends[:at]), r, net.send, net.receive)
+                charge = (root, True, self.mask(ends[:at]), r, net.send, net.receive)
                 self.on_exclude[self.bit[end]].append(charge)
             return
         if any(inside[x] for x in net.ends):
             if outside[net.anchor]:
                 self.constants[:, r] += net.send, net.receive
             else:
-                none = self._mask([])
+                none = self.mask([])
                 self.on_exclude[self.bit[net.anchor]].append((none, True, none, r, net.send, net.receive))
             return
         ends = sorted(x for x in net.ends if not outside[x])
         if outside[net.anchor]:
             for at, end in enumerate(ends):
-                self.on_include[self.bit[end]].append((r, net.send, net.receive, self._mask(ends[:at])))
+                self.on_include[self.bit[end]].append((r, net.send, net.receive, self.mask(ends[:at])))
             return
-        some = self._mask(ends)
-        none = self._mask([])
+        some = self.mask(ends)
+        none = self.mask([])
         self.on_exclude[self.bit[net.anchor]].append((some, False, none, r, net.send, net.receive))
 
     def run(self) -> Downsets | None:
@@ -210,7 +211,7 @@ class Enumeration:
         )
         for at, item in enumerate(self.items.tolist()):
             preds = [p for p in windows.reach.preds[item] if p in self.bit]
-            open_rows = rows.all_in(self._mask(preds)) if preds else np.ones(len(rows.weight), dtype=bool)
+            open_rows = rows.all_in(self.mask(preds)) if preds else np.ones(len(rows.weight), dtype=bool)
             some = bool(open_rows.any())
             included = rows.take(open_rows) if some else None
             self._exclude(rows, at, float(weight[item]))

@@ -17,6 +17,8 @@ from autopipe.partition.downsets import Downsets, Enumeration
 from autopipe.partition.problem import Floats, Ints
 from autopipe.partition.reach import Bools
 from autopipe.partition.rows import Reached, Rows, Words
+from autopipe.partition.room import Room
+from autopipe.partition.strides import Strides
 from autopipe.partition.windows import Windows
 
 
@@ -36,7 +38,7 @@ class _Charge:
 
 
 def extend(
-    windows: Windows, j: int, before: Downsets, cap: int
+    windows: Windows, j: int, before: Downsets, cap: int, strides: Strides
 ) -> tuple[tuple[Downsets, Ints, Floats] | None, int]:
     """Enumerate one level from known downsets of the level before.
 
@@ -45,20 +47,23 @@ def extend(
         j: Which one.
         before: Downsets of level j - 1.
         cap: Give up beyond so many partial downsets.
+        strides: What comes along with items.
 
     Returns:
-        The downsets, each with the row that it comes from and the cost of the stage, milliseconds, or
+        The downsets but for those that a stride could be added to, each with the row that it comes from and the cost of the stage, milliseconds, or
         None beyond the cap; and the work that it took.
 
     Complexity: O(items * rows).
     """
-    extensions = _Extensions(windows, j, cap, before.members())
+    extensions = _Extensions(windows, j, cap, before.members(), strides)
     found = extensions.reach()
     return found, extensions.work * max(2, len(extensions.items) // 64) // 2
 
 
 class _Extensions(Enumeration):
-    def __init__(self, windows: Windows, j: int, cap: int, before: Bools) -> None:
+    def __init__(
+        self, windows: Windows, j: int, cap: int, before: Bools, strides: Strides
+    ) -> None:
         """Lay out what a stage costs for every beginning."""
         super().__init__(windows, j, cap)
         problem = windows.problem
@@ -74,6 +79,7 @@ class _Extensions(Enumeration):
         self.sure: Floats = (self.inside & ~self.before) @ problem.weight[self.kind]
         self.unsure: list[int] = []
         self._lay_out_stage()
+        self.room = Room(strides, self, self.before)
 
     def _lay_out_stage(self) -> None:
         problem, reach = self.windows.problem, self.windows.reach
@@ -96,19 +102,19 @@ class _Extensions(Enumeration):
         if (waiting := made & ~received).any():
             ends = sorted(x for x in readers if x in self.bit)
             for at, end in enumerate(ends):
-                self.on_letting[self.bit[end]].append(_Charge(waiting, self._mask(ends[:at]), cost))
+                self.on_letting[self.bit[end]].append(_Charge(waiting, self.mask(ends[:at]), cost))
 
     def _lay_out_sent(self, maker: int, readers: list[int], made: Bools, cost: float) -> None:
         if any(not self.inside[x] and x not in self.bit for x in readers):
             if self.inside[maker]:
                 self.sure += cost * made
             else:
-                self.on_letting[self.bit[maker]].append(_Charge(made, self._mask([]), cost))
+                self.on_letting[self.bit[maker]].append(_Charge(made, self.mask([]), cost))
             return
         ends = sorted(x for x in readers if x in self.bit)
         root = [] if self.inside[maker] else [maker]
         for at, end in enumerate(ends):
-            self.on_leaving[self.bit[end]].append(_Charge(made, self._mask(root + ends[:at]), cost))
+            self.on_leaving[self.bit[end]].append(_Charge(made, self.mask(root + ends[:at]), cost))
 
     def reach(self) -> tuple[Downsets, Ints, Floats] | None:
         """The downsets, each with its beginning and the cost of the stage; None beyond the cap."""
@@ -121,7 +127,7 @@ class _Extensions(Enumeration):
             if not len(rows):
                 break
         rows = self._exactly(self._prune(rows))
-        rows = rows.take(rows.cost <= self.windows.target)
+        rows = rows.take((rows.cost <= self.windows.target) & (rows.cost > rows.need))
         send, receive = rows.weight + rows.send, rows.weight - rows.receive
         downsets = Downsets(self.items, self.inside, rows.bits, rows.weight, send, receive)
         return downsets, self.origin[rows.begin], rows.cost
@@ -133,18 +139,22 @@ class _Extensions(Enumeration):
         left = (~self.before[:, self.items]) @ weight[self.items]
         constants = [np.repeat(part[:, None], n, axis=1) for part in self.constants]
         rows = Rows(self.begin_bits.copy(), start, start + left, constants[0], constants[1])
-        return Reached(rows, np.arange(n), self.sure.copy())
+        never, left = np.full(n, -np.inf), np.zeros_like(rows.bits)
+        return Reached(rows, np.arange(n), self.sure.copy(), self.room.start.copy(), never, left)
 
     def _branch(self, rows: Reached, at: int, item: int) -> Reached:
         """Let an item in or leave it out, where it is not in from the beginning."""
-        bit = self._mask([item])
+        bit = self.mask([item])
         weight = float(self.windows.reach.weight[item])
         known = rows.any_in(bit)
         before, free = (rows.take(known), rows.take(~known)) if known.any() else (None, rows)
         preds = [p for p in self.windows.reach.preds[item] if p in self.bit]
-        included = free.take(free.all_in(self._mask(preds)))
+        possible = free.all_in(self.mask(preds))
+        included = free.take(possible)
         self._include(included, at, weight)
         included.cost += self.windows.problem.weight[self.kind, item]
+        self.room.take(included, at)
+        self.room.leave(free, at, possible)
         for charge in self.on_letting[at]:
             fresh = charge.begins[included.begin]
             for word in np.flatnonzero(charge.others).tolist():
@@ -154,11 +164,17 @@ class _Extensions(Enumeration):
         self._exclude(free, at, weight)
         for charge in self.on_leaving[at]:
             free.cost += charge.cost * (charge.begins[free.begin] & free.all_in(charge.others))
-        after = self._prune(free).join(self._prune(included))
+        after = self._followed(free, at).join(self._followed(included, at))
         if before is None:
             return after
         self._include(before, at, 0.0)
-        return after.join(self._prune(before))
+        return after.join(self._followed(before, at))
+
+    def _followed(self, rows: Reached, at: int) -> Reached:
+        """Rows that may lead to a downset worth keeping."""
+        rows = self._prune(rows)
+        good = self.room.enough(rows, at)
+        return rows if good.all() else rows.take(good)
 
     def _prune(self, rows: Reached) -> Reached:  # type: ignore[override]
         good = self._allowed(rows) & (rows.cost <= self.windows.target + self.windows.slack)
@@ -174,7 +190,7 @@ class _Extensions(Enumeration):
             held = np.repeat(self.inside[pins][None, :], len(rows), axis=0)
             for column, pin in enumerate(pins):
                 if pin in self.bit:
-                    held[:, column] = rows.any_in(self._mask([pin]))
+                    held[:, column] = rows.any_in(self.mask([pin]))
             stage = held & ~self.before[:, pins][rows.begin]
             made = stage[:, pins.index(int(problem.maker[net]))]
             cost = np.where(made, problem.cout[kind, net], problem.cin[kind, net])

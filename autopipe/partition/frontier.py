@@ -21,6 +21,7 @@ from autopipe.partition.fronts import Front, joined
 from autopipe.partition.needless import Needless
 from autopipe.partition.pairs import StagePrices
 from autopipe.partition.problem import Floats, Ints, Problem
+from autopipe.partition.strides import Strides
 from autopipe.partition.sweep import Path
 from autopipe.partition.symmetric import Symmetric
 from autopipe.partition.windows import Windows
@@ -45,17 +46,25 @@ class Walk:
         problem: The items; transfers summed with compute, no memory limit, stages may stay empty.
         windows: Their windows for the target.
         budget: Work in rows by items, about 1e7 a second.
+        strides: What comes along with its items.
         width: Follow only so many downsets of each level, those that reach farthest among the first that
             are found; a split may then be missed, and nothing is proven unless all were followed.
     """
 
-    def __init__(self, problem: Problem, windows: Windows, budget: int, width: int | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        windows: Windows,
+        budget: int,
+        strides: Strides,
+        width: int | None = None,
+    ) -> None:
         """Start before the first stage."""
         self.problem, self.windows, self.budget = problem, windows.copy(), budget
         self.width, self.complete = width, True
         self.together = _TOGETHER if width is None else min(_AT_ONCE, _TOGETHER)
         self.work = 0
-        self.needless = Needless(problem)
+        self.strides, self.needless = strides, Needless(problem, strides)
         self.branches = Symmetric.of(problem, windows.reach)
 
     def path(self) -> Path:
@@ -103,20 +112,29 @@ class Walk:
                 self.complete = False
                 break
             rows, windows = todo.pop()
-            found, work = extend(windows, j, before.downsets.keep(rows), self.together)
+            found, work = extend(windows, j, before.downsets.keep(rows), self.together, self.strides)
             self.work += work
             if self.work > self.budget:
                 return None
             if found is None:
                 todo += self._halves(j, before.downsets, rows, windows)
                 continue
-            downsets, begin, cost = found
-            if len(downsets):
-                dearest = np.maximum(cost, before.dearest[rows[begin]])
-                parts.append(Front(downsets, rows[begin], dearest))
+            part = self._front(j, before, rows, *found)
+            if len(part.downsets):
+                parts.append(part)
             if j == self.problem.k - 1 and parts and self._ends(parts[-1]).min() <= self.windows.target:
                 return parts[-1]
         return self.kept(parts, before)
+
+    def _front(
+        self, j: int, before: Front, rows: Ints, downsets: Downsets, begin: Ints, cost: Floats
+    ) -> Front:
+        """What some beginnings lead to, but for what has room for more."""
+        start = rows[begin]
+        members = before.downsets.keep(rows).members()[begin]
+        needless = self.needless.with_room(downsets, members, cost, self.windows.target, j)
+        front = Front(downsets, start, np.maximum(cost, before.dearest[start]))
+        return front.keep(~needless)
 
     def _halves(self, j: int, before: Downsets, rows: Ints, windows: Windows) -> list[tuple[Ints, Windows]]:
         """Two halves of some beginnings, or of what one leads to, with the windows of each."""
@@ -147,6 +165,7 @@ class Walk:
         self.work += len(front.downsets) * max(1, len(front.downsets.items) // 64)
         front = front.distinct().in_order(self.branches)
         front = front.keep(~self.needless.among(front.downsets))
+        front = front.keep(~self.needless.overtaken(front.downsets))
         if self.width is None:
             return front
         self.complete &= len(front.downsets) <= self.width

@@ -37,7 +37,7 @@ _LOOSE = 0.25
 _ENOUGH = 8
 """Items in pools at least: fewer can be told apart."""
 
-_MATTERS = 0.01
+_MATTERS = 1e-3
 """Share of the target that they weigh together at least: less can be left out."""
 
 _SHORT = 0.05

@@ -50,7 +50,7 @@ class Depth(enum.Enum):
     NO_WEIGHT = "loose items without weight"
     FRINGE = "loose items without weight, small dead ends, and the weight of small loose sources"
     LOOSE = "loose items of next to no weight"
-    POOLED = "nothing, but small loose items are counted, not told apart"
+    POOLED = "loose items without weight; small loose items are counted, not told apart"
     QUIET = "the same of items alone that transfers hardly matter to"
     ALL_SMALL = "items and nets of next to no cost beside anything else"
 
@@ -76,20 +76,22 @@ def relax(
 
     Complexity: about linear in the pins.
     """
-    work = _Bypass(problem, reach, target, depth)
+    counts = depth in POOLS
+    work = _Bypass(problem, reach, target, Depth.NO_WEIGHT if counts else depth)
     free = problem.limit is None and not problem.first.any() and (problem.last == problem.k - 1).all()
     if depth is Depth.NOTHING or not free:
         return work.result()
-    if depth in POOLS:
-        pooled = pool(problem, reach, target, quiet=depth is Depth.QUIET)
-        return pooled or work.result()
     fringe = depth is Depth.FRINGE
     for item in reversed(range(problem.n)) if fringe else range(problem.n):
         if item not in exempt:
             work.try_item(item)
     if fringe:
         work.free_sources(reach, exempt)
-    return work.result()
+    left = work.result()
+    if not counts:
+        return left
+    pooled = pool(left.problem, Reach(left.problem), target, quiet=depth is Depth.QUIET)
+    return _Bypass(problem, reach, target, Depth.NOTHING).result() if pooled is None else left.then(pooled)
 
 
 class _Bypass:

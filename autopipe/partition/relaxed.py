@@ -28,6 +28,19 @@ class Relaxed:
         at = np.flatnonzero(self.kept >= 0)
         return self.kept[at], at
 
+    def then(self, other: Relaxed) -> Relaxed:
+        """This relaxation and another one of what it left.
+
+        Args:
+            other: Of its problem.
+
+        Returns:
+            Both as one.
+        """
+        kept = np.where(other.kept >= 0, self.kept[other.kept], -1)
+        dropped = (*self.dropped, *self.kept[list(other.dropped)].tolist())
+        return Relaxed(other.problem, kept, tuple(sorted(dropped)))
+
 
 def place_dropped(problem: Problem, relaxed: Relaxed, stage_of: Ints) -> Ints:
     """Give every item that was left out a stage: its first reader's, or where there is most room.

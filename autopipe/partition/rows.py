@@ -73,18 +73,22 @@ class Reached(Rows):
         rows: The downsets.
         begin: The row of the downset before the stage, `[rows]`.
         cost: What the stage surely costs, `[rows]` ms.
+        value: What it costs at most with what is in so far, less what is credited later, `[rows]` ms.
+        need: What it must cost in the end to be worth keeping, `[rows]` ms.
+        left: Items that are out, or will be as they need one that is, `[rows, words]`.
     """
 
-    def __init__(self, rows: Rows, begin: Ints, cost: Floats) -> None:
+    def __init__(self, rows: Rows, begin: Ints, cost: Floats, value: Floats, need: Floats, left: Words) -> None:
         """Keep the columns."""
         super().__init__(rows.bits, rows.weight, rows.possible, rows.send, rows.receive)
-        self.begin, self.cost = begin, cost
+        self.begin, self.cost, self.value, self.need, self.left = begin, cost, value, need, left
 
     def take(self, rows: Bools | Ints) -> Self:
         """Some of the rows."""
         at = np.flatnonzero(rows) if rows.dtype == bool else rows
         other = super().take(at)
         other.begin, other.cost = self.begin.take(at), self.cost.take(at)
+        other.value, other.need, other.left = self.value.take(at), self.need.take(at), self.left.take(at, axis=0)
         return other
 
     def join(self, other: Self) -> Self:
@@ -92,4 +96,7 @@ class Reached(Rows):
         super().join(other)
         self.begin = np.concatenate([self.begin, other.begin])
         self.cost = np.concatenate([self.cost, other.cost])
+        self.value = np.concatenate([self.value, other.value])
+        self.need = np.concatenate([self.need, other.need])
+        self.left = np.concatenate([self.left, other.left])
         return self

@@ -24,6 +24,7 @@ from autopipe.partition.problem import Ints
 from autopipe.partition.reach import Reach
 from autopipe.partition.reduce import Reduced
 from autopipe.partition.relaxed import Relaxed, place_dropped
+from autopipe.partition.strides import Strides
 from autopipe.partition.sweep import Path, Sweep
 from autopipe.partition.walk import walk
 
@@ -44,6 +45,9 @@ _QUICK = 6
 
 _TARGETS = 4
 """The same for a whole walk."""
+
+_AT_ONCE = 8
+"""The same for a first walk just below the best split, which often decides it."""
 
 _FEW = 4
 """Ends of a net up to which they count as near each other."""
@@ -75,6 +79,7 @@ class Rung:
         self.reach = reach or Reach(reduced.problem)
         self.work = 0
         self.lifted: Ints | None = None
+        self.strides: Strides | None = None
         self.least = np.inf
 
     def windows(self, budget: int) -> Stopped:
@@ -131,9 +136,10 @@ class Rung:
     def _walk(self, budget: int) -> Stopped:
         """Close in on the optimum from above by quick walks, then from below by whole ones."""
         best = self.best
+        self._ask(self._top() * (1 - RELATIVE), budget // _AT_ONCE)
         near = self._top() - best.lower <= _NEAR * self._top()
         for width, until in ((None, budget),) if near else ((_WIDTH, budget // 2), (None, budget)):
-            near = self._close_in(until, budget // (_TARGETS if width is None else _QUICK), width)
+            near = self._met() or self._close_in(until, budget // (_TARGETS if width is None else _QUICK), width)
             while near and not self._met() and self.work < until:
                 near = self._ask(self._top() * (1 - RELATIVE), until - self.work).complete
             if self._met():
@@ -159,6 +165,9 @@ class Rung:
             target = (high + low) / 2
             path = self._ask(target, min(share, budget - self.work), width)
             if path.stage_of is not None:
+                self._ask(self._top() * (1 - RELATIVE), min(share, budget - self.work))
+                if self._met():
+                    return True
                 high = self._top()
             elif path.complete or width is not None:
                 low = target
@@ -168,7 +177,9 @@ class Rung:
 
     def _ask(self, target: float, budget: int, width: int | None = None) -> Path:
         """Walk for one target and take what comes of it."""
-        path = walk(self.reduced.problem, self.reach, target, budget, width)
+        if self.strides is None:
+            self.strides = Strides(self.reduced.problem, self.reach, self.best.upper)
+        path = walk(self.reduced.problem, self.reach, self.strides, target, budget, width)
         self.work += path.work
         if path.stage_of is not None:
             self.least = min(self.least, path.bottleneck_ms)

@@ -33,6 +33,9 @@ _CLIMBS = (0.15, 1.0)
 _POOLED = {Depth.POOLED: 0.4, Depth.QUIET: 0.1}
 """Shares of the budget for relaxations that count what is small."""
 
+_AT_ONCE = 0.05
+"""The same for the problem as it is, before anything is relaxed."""
+
 _PUT_BACK = 40
 """Items of the fringe after which no more are put back."""
 
@@ -135,7 +138,13 @@ class _Search:
         reach, best = Reach(self.problem), self.best
         whole, stopped = self.budget, Stopped.BUDGET
         counts = any(relax(self.problem, reach, best.upper, depth).dropped for depth in POOLS)
+        for depth in (Depth.LOOSE, Depth.NOTHING) if self.problem.limit is None else ():
+            if not best.closed():
+                self._rung(reach, depth, share=_AT_ONCE)
+        whole = self.budget
         for part in _CLIMBS if counts else _CLIMBS[-1:]:
+            if best.closed():
+                return Stopped.OPTIMAL
             self.budget = int(part * whole)
             stopped = self._climb(reach, counts=counts)
             if best.closed():
@@ -201,7 +210,7 @@ class _Search:
             return Stopped.RELAXATION, rung
         if same in self.searched:
             return self.searched[same]
-        stopped = rung.windows(self.budget // 10)
+        stopped = rung.windows(int(share * self.budget) // 10)
         self.budget -= rung.work
         if stopped is Stopped.BUDGET:
             rung = rung.fused()

@@ -8,18 +8,22 @@ from autopipe.partition.attempt import Verdict, levels_within
 from autopipe.partition.frontier import Walk
 from autopipe.partition.problem import Problem
 from autopipe.partition.reach import Reach
+from autopipe.partition.strides import Strides
 from autopipe.partition.sweep import Path
 
-_NARROW = 20_000
+_NARROW = 2_000
 """Partial downsets up to which a level is enumerated beforehand, to narrow the windows."""
 
 
-def walk(problem: Problem, reach: Reach, target: float, budget: int, width: int | None = None) -> Path:
+def walk(
+    problem: Problem, reach: Reach, strides: Strides, target: float, budget: int, width: int | None = None
+) -> Path:
     """Is there a split whose stages all cost no more than the target?
 
     Args:
         problem: The items; transfers summed with compute, no memory limit, stages may stay empty.
         reach: Their closure.
+        strides: What comes along with them.
         target: T, milliseconds.
         budget: Work in rows by items, about 1e7 a second.
         width: Follow only so many downsets a level: quick, and a split may be missed.
@@ -32,5 +36,5 @@ def walk(problem: Problem, reach: Reach, target: float, budget: int, width: int 
     narrowed = levels_within(problem, reach, target, budget // 4, cap=_NARROW)
     if narrowed.verdict is Verdict.IMPOSSIBLE:
         return Path(None, np.inf, True, narrowed.work)
-    path = Walk(problem, narrowed.windows, budget - narrowed.work, width).path()
+    path = Walk(problem, narrowed.windows, budget - narrowed.work, strides, width).path()
     return Path(path.stage_of, path.bottleneck_ms, path.complete, narrowed.work + path.work)

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopipe.ir.cost_graph import CostGraph
-from autopipe.partition import Objective, compile_problem, frontier, solve, walk
+from autopipe.partition import Objective, compile_problem, frontier, room, solve, walk
 from autopipe.partition.polish import stage_loads
 from autopipe.partition.problem import Problem
 from autopipe.partition.reach import Reach
 from autopipe.partition.rung import Rung, Stopped
+from autopipe.partition.strides import Strides
 from autopipe.partition.sweep import Path, Sweep
 from tests import oracles
 from tests.partition.every_search import parallel_branches
@@ -23,7 +24,8 @@ def optimum(problem: Problem) -> float:
     """The least bottleneck, by asking for better until there is nothing better."""
     reach, best = Reach(problem), np.inf
     while True:
-        path = walk.walk(problem, reach, 1e6 if np.isinf(best) else best - 1e-6, 10**12)
+        target = 1e6 if np.isinf(best) else best - 1e-6
+        path = walk.walk(problem, reach, Strides(problem, reach, target), target, 10**12)
         assert path.complete
         if path.stage_of is None:
             return best
@@ -46,6 +48,8 @@ def test_the_walk_finds_the_optimum_of_all_partitions(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(walk, "_NARROW", 1)  # windows alone, so that the walk has something left to do
         patch.setattr(frontier, "_TOGETHER", together)
+        patch.setattr(room, "_MANY", 0)
+        patch.setattr(room, "_EVERY", 2)
         assert optimum(problem) == pytest.approx(truth, abs=1e-9)
 
 

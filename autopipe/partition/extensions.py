@@ -16,8 +16,8 @@ import numpy as np
 from autopipe.partition.downsets import Downsets, Enumeration
 from autopipe.partition.problem import Floats, Ints
 from autopipe.partition.reach import Bools
-from autopipe.partition.rows import Reached, Rows, Words
 from autopipe.partition.room import Room
+from autopipe.partition.rows import Reached, Rows, Words
 from autopipe.partition.strides import Strides
 from autopipe.partition.windows import Windows
 
@@ -50,8 +50,8 @@ def extend(
         strides: What comes along with items.
 
     Returns:
-        The downsets but for those that a stride could be added to, each with the row that it comes from and the cost of the stage, milliseconds, or
-        None beyond the cap; and the work that it took.
+        The downsets but for those that leave room for a stride, each with the row that it comes from and
+        the cost of the stage, milliseconds, or None beyond the cap; and the work that it took.
 
     Complexity: O(items * rows).
     """
@@ -61,9 +61,7 @@ def extend(
 
 
 class _Extensions(Enumeration):
-    def __init__(
-        self, windows: Windows, j: int, cap: int, before: Bools, strides: Strides
-    ) -> None:
+    def __init__(self, windows: Windows, j: int, cap: int, before: Bools, strides: Strides) -> None:
         """Lay out what a stage costs for every beginning."""
         super().__init__(windows, j, cap)
         problem = windows.problem
@@ -139,8 +137,10 @@ class _Extensions(Enumeration):
         left = (~self.before[:, self.items]) @ weight[self.items]
         constants = [np.repeat(part[:, None], n, axis=1) for part in self.constants]
         rows = Rows(self.begin_bits.copy(), start, start + left, constants[0], constants[1])
-        never, left = np.full(n, -np.inf), np.zeros_like(rows.bits)
-        return Reached(rows, np.arange(n), self.sure.copy(), self.room.start.copy(), never, left)
+        none_out: Words = np.zeros(rows.bits.shape, dtype=np.uint64)
+        return Reached(
+            rows, np.arange(n), self.sure.copy(), self.room.start.copy(), np.full(n, -np.inf), none_out
+        )
 
     def _branch(self, rows: Reached, at: int, item: int) -> Reached:
         """Let an item in or leave it out, where it is not in from the beginning."""

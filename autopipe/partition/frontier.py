@@ -106,9 +106,10 @@ class Walk:
             if not narrow.tighten(rounds=2):
                 return before.keep(np.zeros(0, dtype=np.int64))
         parts: list[Front] = []
+        work_before = self.work
         todo = [(np.arange(len(before.downsets)), narrow)]
         while todo:
-            if self.width and sum(len(part.downsets) for part in parts) >= _FIRST * self.width:
+            if parts and self._seen_enough(parts, self.work - work_before):
                 self.complete = False
                 break
             rows, windows = todo.pop()
@@ -125,6 +126,13 @@ class Walk:
             if j == self.problem.k - 1 and parts and self._ends(parts[-1]).min() <= self.windows.target:
                 return parts[-1]
         return self.kept(parts, before)
+
+    def _seen_enough(self, parts: list[Front], work: int) -> bool:
+        """Whether a walk that follows only a few downsets may go on to the next level."""
+        if self.width is None:
+            return False
+        found = sum(len(part.downsets) for part in parts)
+        return found >= _FIRST * self.width or work > self.budget // self.problem.k
 
     def _front(
         self, j: int, before: Front, rows: Ints, downsets: Downsets, begin: Ints, cost: Floats

@@ -123,7 +123,7 @@ class Needless:
         return result
 
     def _ways(self, downsets: Downsets, small: Bools, large: Bools) -> Bools:
-        """From which of the smaller downsets steps that gain lead to the larger ones, `[items, pairs]` both."""
+        """From which of the smaller downsets steps that gain lead to the larger, `[items, pairs]` both."""
         items, inside = downsets.items.tolist(), downsets.inside
         row_of = {item: at for at, item in enumerate(items)}
         now, goal = small.copy(), np.ascontiguousarray(large)

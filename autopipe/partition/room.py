@@ -109,7 +109,7 @@ class Room:
         level, n = self.level, len(self.level.items)
         after = np.arange(n)[None, :] >= np.arange(n + 1)[:, None]
         most = np.where(after, self.adds - self.credit, 0.0)
-        free = ~self.before[:, level.items].any(axis=0)
+        free: Bools = np.asarray(~self.before[:, level.items].any(axis=0))
         for at, item in enumerate(level.items.tolist()):
             short = np.minimum(most[:, at], 0.0)
             needing = [level.bit[x] for x in self.strides.problem.succs[item] if x in level.bit]

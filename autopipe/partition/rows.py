@@ -78,7 +78,9 @@ class Reached(Rows):
         left: Items that are out, or will be as they need one that is, `[rows, words]`.
     """
 
-    def __init__(self, rows: Rows, begin: Ints, cost: Floats, value: Floats, need: Floats, left: Words) -> None:
+    def __init__(
+        self, rows: Rows, begin: Ints, cost: Floats, value: Floats, need: Floats, left: Words
+    ) -> None:
         """Keep the columns."""
         super().__init__(rows.bits, rows.weight, rows.possible, rows.send, rows.receive)
         self.begin, self.cost, self.value, self.need, self.left = begin, cost, value, need, left
@@ -88,7 +90,11 @@ class Reached(Rows):
         at = np.flatnonzero(rows) if rows.dtype == bool else rows
         other = super().take(at)
         other.begin, other.cost = self.begin.take(at), self.cost.take(at)
-        other.value, other.need, other.left = self.value.take(at), self.need.take(at), self.left.take(at, axis=0)
+        other.value, other.need, other.left = (
+            self.value.take(at),
+            self.need.take(at),
+            self.left.take(at, axis=0),
+        )
         return other
 
     def join(self, other: Self) -> Self:

@@ -37,7 +37,7 @@ _CELLS = 200_000_000
 _NEAR = 1e-3
 """Gap below which the next target is just below the best split, not halfway."""
 
-_WIDTH = 24
+_WIDTH = 96
 """Downsets a level that quick walks follow."""
 
 _QUICK = 6
@@ -139,7 +139,9 @@ class Rung:
         self._ask(self._top() * (1 - RELATIVE), budget // _AT_ONCE)
         near = self._top() - best.lower <= _NEAR * self._top()
         for width, until in ((None, budget),) if near else ((_WIDTH, budget // 2), (None, budget)):
-            near = self._met() or self._close_in(until, budget // (_TARGETS if width is None else _QUICK), width)
+            near = self._met() or self._close_in(
+                until, budget // (_TARGETS if width is None else _QUICK), width
+            )
             while near and not self._met() and self.work < until:
                 near = self._ask(self._top() * (1 - RELATIVE), until - self.work).complete
             if self._met():

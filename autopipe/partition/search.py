@@ -33,8 +33,8 @@ _CLIMBS = (0.15, 1.0)
 _POOLED = {Depth.POOLED: 0.4, Depth.QUIET: 0.1}
 """Shares of the budget for relaxations that count what is small."""
 
-_AT_ONCE = 0.05
-"""The same for the problem as it is, before anything is relaxed."""
+_AT_ONCE = {Depth.LOOSE: 0.05, Depth.NOTHING: 0.05}
+"""The same for what is asked before any climb: most graphs need no more."""
 
 _PUT_BACK = 40
 """Items of the fringe after which no more are put back."""
@@ -134,13 +134,13 @@ class _Search:
         return rung.windows(self.budget // 2)
 
     def _ladder(self) -> Stopped:
-        """Climb in earnest; before that in a hurry if there is something to count, which may decide it."""
+        """Ask at once; then climb in a hurry if there is something to count; then climb in earnest."""
         reach, best = Reach(self.problem), self.best
-        whole, stopped = self.budget, Stopped.BUDGET
+        stopped = Stopped.BUDGET
         counts = any(relax(self.problem, reach, best.upper, depth).dropped for depth in POOLS)
-        for depth in (Depth.LOOSE, Depth.NOTHING) if self.problem.limit is None else ():
-            if not best.closed():
-                self._rung(reach, depth, share=_AT_ONCE)
+        for depth, share in _AT_ONCE.items():
+            if self.problem.limit is None and not best.closed():
+                self._rung(reach, depth, share=share)
         whole = self.budget
         for part in _CLIMBS if counts else _CLIMBS[-1:]:
             if best.closed():

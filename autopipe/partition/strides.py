@@ -24,7 +24,8 @@ from itertools import combinations
 
 import numpy as np
 
-from autopipe.partition.min_cut import CutNet, LevelCuts
+from autopipe.partition.charges import CutNets
+from autopipe.partition.min_cut import LevelCuts
 from autopipe.partition.problem import Floats, Ints, Problem
 from autopipe.partition.reach import Bools, Reach
 
@@ -101,9 +102,6 @@ class Strides:
         most = np.maximum(problem.cin, problem.cout).max(axis=0)
         self.opening: Floats = np.where(short | ~self.rooted, most, most - self.least)
         self._goes_on = ancestors[:, problem.maker] & ~self.within
-        self._sizes = np.array([len(pins) for pins in problem.pins])
-        self._pins = np.array([x for pins in problem.pins for x in pins], dtype=np.int64)
-        self._starts = np.cumsum(self._sizes) - self._sizes
         self._unrooted = np.zeros(problem.n, dtype=bool)
         for net in np.flatnonzero(~self.rooted).tolist():
             self._unrooted[list(problem.pins[net])] = True
@@ -168,10 +166,10 @@ class Strides:
 
     def _whole(self, downset: Bools) -> Bools:
         """Nets all of whose ends a downset holds."""
-        if not self.problem.m:
-            return np.zeros(0, dtype=bool)
-        held: Bools = np.add.reduceat(downset[self._pins], self._starts, dtype=np.int64) == self._sizes
-        return held
+        missing = np.bincount(
+            self.problem.ends.net_of, weights=~downset[self.problem.ends.pins], minlength=self.problem.m
+        )
+        return np.asarray(missing == 0)
 
     def _opening(self, choice: _Choice) -> dict[int, float]:
         """What later stages may have to receive, by maker."""
@@ -196,16 +194,16 @@ class Strides:
         taken = reach.ancestors[list(makers)].any(axis=0) & choice.items
         outside = ~base & ~taken
         outside[list(makers)] = True
-        charges = []
-        for net in np.flatnonzero(self.within[choice.end]).tolist():
-            maker = int(problem.maker[net])
-            ends = tuple(x for x in problem.pins[net] if x != maker and taken[x])
-            if ends and not outside[maker]:
-                charges.append(CutNet(maker, ends, float(self.least[net]), 0.0, True))
-        cuts = LevelCuts(base, outside, reach.preds, charges)
+        closing = self.within[choice.end] & ~outside[problem.maker]
+        pins, net_of = problem.ends.pins, problem.ends.net_of
+        ends = closing[net_of] & taken[pins] & (pins != problem.maker[net_of])
+        nets, net_of_end = np.unique(net_of[ends], return_inverse=True)
+        nothing, forward = np.zeros(len(nets)), np.ones(len(nets), dtype=bool)
+        charges = CutNets(problem.maker[nets], self.least[nets], nothing, forward, pins[ends], net_of_end)
         weight = np.where(taken, reach.weight, 0.0)
         every = float(weight.sum())
-        return cuts.least(1.0, 0.0, -weight, every + 4 * self.target) + every
+        cuts = LevelCuts(base, outside, reach.arcs, charges)
+        return cuts.least([(1.0, 0.0, -weight)], every + 4 * self.target)[0] + every
 
     def _stride(self, choice: _Choice) -> Stride:
         problem = self.problem

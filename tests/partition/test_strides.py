@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from hypothesis import given, settings
@@ -79,7 +79,7 @@ def attention(n_blocks: int) -> CostGraph:
         for branch in "qkv":
             names = [stream, *(f"{branch}{block}{step}" for step in range(3)), total.name]
             nodes += [CostNode(name, fwd_ms=2, out_bytes=4) for name in names[1:-1]]
-            edges += list(zip(names, names[1:], strict=False))
+            edges += list(pairwise(names))
         nodes.append(total)
         edges.append((stream, total.name))
         stream = total.name

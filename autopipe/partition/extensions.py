@@ -38,7 +38,7 @@ class _Charge:
 
 
 def extend(
-    windows: Windows, j: int, before: Downsets, cap: int, strides: Strides
+    windows: Windows, j: int, before: Downsets, cap: int, strides: Strides | None
 ) -> tuple[tuple[Downsets, Ints, Floats] | None, int]:
     """Enumerate one level from known downsets of the level before.
 
@@ -47,7 +47,7 @@ def extend(
         j: Which one.
         before: Downsets of level j - 1.
         cap: Give up beyond so many partial downsets.
-        strides: What comes along with items.
+        strides: What comes along with items; None: keep what leaves room for them too.
 
     Returns:
         The downsets but for those that leave room for a stride, each with the row that it comes from and
@@ -61,7 +61,7 @@ def extend(
 
 
 class _Extensions(Enumeration):
-    def __init__(self, windows: Windows, j: int, cap: int, before: Bools, strides: Strides) -> None:
+    def __init__(self, windows: Windows, j: int, cap: int, before: Bools, strides: Strides | None) -> None:
         """Lay out what a stage costs for every beginning."""
         super().__init__(windows, j, cap)
         problem = windows.problem
@@ -77,7 +77,7 @@ class _Extensions(Enumeration):
         self.sure: Floats = (self.inside & ~self.before) @ problem.weight[self.kind]
         self.unsure: list[int] = []
         self._lay_out_stage()
-        self.room = Room(strides, self, self.before)
+        self.room = Room(strides, self, self.before) if strides else None
 
     def _lay_out_stage(self) -> None:
         problem, reach = self.windows.problem, self.windows.reach
@@ -137,10 +137,9 @@ class _Extensions(Enumeration):
         left = (~self.before[:, self.items]) @ weight[self.items]
         constants = [np.repeat(part[:, None], n, axis=1) for part in self.constants]
         rows = Rows(self.begin_bits.copy(), start, start + left, constants[0], constants[1])
+        start_value = self.room.start.copy() if self.room else np.zeros(n)
         none_out: Words = np.zeros(rows.bits.shape, dtype=np.uint64)
-        return Reached(
-            rows, np.arange(n), self.sure.copy(), self.room.start.copy(), np.full(n, -np.inf), none_out
-        )
+        return Reached(rows, np.arange(n), self.sure.copy(), start_value, np.full(n, -np.inf), none_out)
 
     def _branch(self, rows: Reached, at: int, item: int) -> Reached:
         """Let an item in or leave it out, where it is not in from the beginning."""
@@ -153,8 +152,9 @@ class _Extensions(Enumeration):
         included = free.take(possible)
         self._include(included, at, weight)
         included.cost += self.windows.problem.weight[self.kind, item]
-        self.room.take(included, at)
-        self.room.leave(free, at, possible)
+        if self.room:
+            self.room.take(included, at)
+            self.room.leave(free, at, possible)
         for charge in self.on_letting[at]:
             fresh = charge.begins[included.begin]
             for word in np.flatnonzero(charge.others).tolist():
@@ -173,6 +173,8 @@ class _Extensions(Enumeration):
     def _followed(self, rows: Reached, at: int) -> Reached:
         """Rows that may lead to a downset worth keeping."""
         rows = self._prune(rows)
+        if self.room is None:
+            return rows
         good = self.room.enough(rows, at)
         return rows if good.all() else rows.take(good)
 

@@ -64,7 +64,8 @@ class Walk:
         self.width, self.complete = width, True
         self.together = _TOGETHER if width is None else min(_AT_ONCE, _TOGETHER)
         self.work = 0
-        self.strides, self.needless = strides, Needless(problem, strides)
+        self.needless = Needless(problem, strides)
+        self.along = strides if width is None else None
         self.branches = Symmetric.of(problem, windows.reach)
 
     def path(self) -> Path:
@@ -106,14 +107,13 @@ class Walk:
             if not narrow.tighten(rounds=2):
                 return before.keep(np.zeros(0, dtype=np.int64))
         parts: list[Front] = []
-        work_before = self.work
         todo = [(np.arange(len(before.downsets)), narrow)]
         while todo:
-            if parts and self._seen_enough(parts, self.work - work_before):
+            if self.width and sum(len(part.downsets) for part in parts) >= _FIRST * self.width:
                 self.complete = False
                 break
             rows, windows = todo.pop()
-            found, work = extend(windows, j, before.downsets.keep(rows), self.together, self.strides)
+            found, work = extend(windows, j, before.downsets.keep(rows), self.together, self.along)
             self.work += work
             if self.work > self.budget:
                 return None
@@ -127,21 +127,16 @@ class Walk:
                 return parts[-1]
         return self.kept(parts, before)
 
-    def _seen_enough(self, parts: list[Front], work: int) -> bool:
-        """Whether a walk that follows only a few downsets may go on to the next level."""
-        if self.width is None:
-            return False
-        found = sum(len(part.downsets) for part in parts)
-        return found >= _FIRST * self.width or work > self.budget // self.problem.k
-
     def _front(
         self, j: int, before: Front, rows: Ints, downsets: Downsets, begin: Ints, cost: Floats
     ) -> Front:
         """What some beginnings lead to, but for what has room for more."""
         start = rows[begin]
+        front = Front(downsets, start, np.maximum(cost, before.dearest[start]))
+        if self.along is None:
+            return front
         members = before.downsets.keep(rows).members()[begin]
         needless = self.needless.with_room(downsets, members, cost, self.windows.target, j)
-        front = Front(downsets, start, np.maximum(cost, before.dearest[start]))
         return front.keep(~needless)
 
     def _halves(self, j: int, before: Downsets, rows: Ints, windows: Windows) -> list[tuple[Ints, Windows]]:
@@ -173,9 +168,8 @@ class Walk:
         self.work += len(front.downsets) * max(1, len(front.downsets.items) // 64)
         front = front.distinct().in_order(self.branches)
         front = front.keep(~self.needless.among(front.downsets))
-        front = front.keep(~self.needless.overtaken(front.downsets))
         if self.width is None:
-            return front
+            return front.keep(~self.needless.overtaken(front.downsets))
         self.complete &= len(front.downsets) <= self.width
         return front.keep(np.argsort(front.downsets.receive[0], kind="stable")[-self.width :])
 

@@ -51,7 +51,7 @@ class Depth(enum.Enum):
     FRINGE = "loose items without weight, small dead ends, and the weight of small loose sources"
     LOOSE = "loose items of next to no weight"
     POOLED = "loose items without weight; small loose items are counted, not told apart"
-    QUIET = "the same of items alone that transfers hardly matter to"
+    QUIET = "nothing, but small loose items that transfers hardly matter to are counted"
     ALL_SMALL = "items and nets of next to no cost beside anything else"
 
 
@@ -76,19 +76,18 @@ def relax(
 
     Complexity: about linear in the pins.
     """
-    counts = depth in POOLS
-    work = _Bypass(problem, reach, target, Depth.NO_WEIGHT if counts else depth)
+    work = _Bypass(problem, reach, target, Depth.NO_WEIGHT if depth is Depth.POOLED else depth)
     free = problem.limit is None and not problem.first.any() and (problem.last == problem.k - 1).all()
     if depth is Depth.NOTHING or not free:
         return work.result()
     fringe = depth is Depth.FRINGE
     for item in reversed(range(problem.n)) if fringe else range(problem.n):
-        if item not in exempt:
+        if item not in exempt and depth is not Depth.QUIET:
             work.try_item(item)
     if fringe:
         work.free_sources(reach, exempt)
     left = work.result()
-    if not counts:
+    if depth not in POOLS:
         return left
     pooled = pool(left.problem, Reach(left.problem), target, quiet=depth is Depth.QUIET)
     return _Bypass(problem, reach, target, Depth.NOTHING).result() if pooled is None else left.then(pooled)

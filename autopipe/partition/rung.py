@@ -37,7 +37,7 @@ _CELLS = 200_000_000
 _NEAR = 1e-3
 """Gap below which the next target is just below the best split, not halfway."""
 
-_WIDTH = 96
+_WIDTH = 24
 """Downsets a level that quick walks follow."""
 
 _QUICK = 6
@@ -167,7 +167,8 @@ class Rung:
             target = (high + low) / 2
             path = self._ask(target, min(share, budget - self.work), width)
             if path.stage_of is not None:
-                self._ask(self._top() * (1 - RELATIVE), min(share, budget - self.work))
+                if width is None:
+                    self._ask(self._top() * (1 - RELATIVE), min(share, budget - self.work))
                 if self._met():
                     return True
                 high = self._top()

@@ -52,8 +52,8 @@ class Stride:
     Args:
         items: The items.
         constant: Their weight and what their nets that go on cost to send, by kind, `[C]` ms.
-        received: Nets that they read and do not make.
-        closed: Nets that they do not make and that end with them.
+        received: Nets that they read and that the stages before may have made.
+        closed: Nets that they do not make and that end with them, with an end that needs the item.
     """
 
     items: Ints
@@ -110,7 +110,8 @@ class Strides:
     def of(self, item: int) -> Stride | None:
         """The stride of an item that costs a stage least, of those that are known to be a gain; or none."""
         if item not in self._known:
-            self._known[item] = next(map(self._stride, self._gaining(item)), None)
+            choice = self._gaining(item)
+            self._known[item] = None if choice is None else self._stride(item, choice)
         return self._known[item]
 
     def extra(self, item: int, before: Bools, j: int) -> Floats | None:
@@ -130,14 +131,15 @@ class Strides:
         base = self.reach.ancestors[item]
         extra: Floats = np.full(len(before), float(stride.constant[kind]))
         for net in stride.received.tolist():
-            known = [x for x in problem.pins[net] if base[x] and x != item]
+            maker = int(problem.maker[net])
+            known = [x for x in problem.pins[net] if x == maker or (base[x] and x != item)]
             extra += float(problem.cin[kind, net]) * before[:, known].all(axis=1)
         for net in stride.closed.tolist():
             extra -= float(problem.cout[kind, net]) * ~before[:, int(problem.maker[net])]
         return extra
 
-    def _gaining(self, item: int) -> list[_Choice]:
-        """The cheapest choice that is a gain, if one is found."""
+    def _gaining(self, item: int) -> _Choice | None:
+        """The cheapest choice that is a gain, or None if none is found."""
         problem, weight = self.problem, self.reach.weight
         base = self.reach.ancestors[item].copy()
         base[item] = False
@@ -145,11 +147,12 @@ class Strides:
         items = self.reach.ancestors[ends] & ~base
         made = base[problem.maker]
         going_on = self._goes_on[ends] & ~made
-        closed = self.within[ends] & (made & ~self._whole(base))
-        heavy, spared = items @ weight, closed @ self.least
+        ending = self.within[ends] & made
+        closed = ending & ~self._whole(~self.reach.ancestors[:, item])
+        heavy, spared = items @ weight, (ending & ~self._whole(base)) @ self.least
         good = (heavy + spared >= going_on @ self.opening) & (heavy <= _SHARE * self.target)
         good &= ~(items & self._unrooted).any(axis=1)
-        price = heavy + going_on @ problem.cout.max(axis=0) - spared
+        price = heavy + going_on @ problem.cout.max(axis=0) - closed @ self.least
         tests = 0
         for at in sorted(np.flatnonzero(good).tolist(), key=lambda x: (price[x], x)):
             nets = [np.flatnonzero(part[at]) for part in (going_on, closed)]
@@ -158,11 +161,11 @@ class Strides:
             if len(opening) > _GOING_ON:
                 continue
             if self._gains(choice, opening):
-                return [choice]
+                return choice
             tests += 1
             if tests == _TESTS:
                 break
-        return []
+        return None
 
     def _whole(self, downset: Bools) -> Bools:
         """Nets all of whose ends a downset holds."""
@@ -205,9 +208,10 @@ class Strides:
         cuts = LevelCuts(base, outside, reach.arcs, charges)
         return cuts.least([(1.0, 0.0, -weight)], every + 4 * self.target)[0] + every
 
-    def _stride(self, choice: _Choice) -> Stride:
+    def _stride(self, item: int, choice: _Choice) -> Stride:
         problem = self.problem
         constant = problem.weight[:, choice.items].sum(axis=1) + problem.cout[:, choice.going_on].sum(axis=1)
-        idle = self._whole(~choice.items)
-        received = np.flatnonzero(~idle & choice.base[problem.maker])
+        touched = ~self._whole(~choice.items)
+        earlier = choice.base | (choice.items & ~self.reach.ancestors[:, item])
+        received = np.flatnonzero(touched & earlier[problem.maker])
         return Stride(np.flatnonzero(choice.items), constant, received, choice.closed)

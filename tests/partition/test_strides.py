@@ -55,9 +55,7 @@ def test_no_later_stage_gets_dearer_by_a_stride(graph: CostGraph, rate: float, t
                 assert stage_ms(problem, start | along, end | along) <= before + 1e-9
 
 
-@settings(max_examples=60, deadline=None)
-@given(cost_graphs(max_nodes=6, groups=True), st.sampled_from([0.5, 2.0, 9.0]))
-def test_a_stage_pays_no_more_for_a_stride_than_said(graph: CostGraph, rate: float) -> None:
+def assert_pays_no_more_than_said(graph: CostGraph, rate: float) -> None:
     problem = compile_problem(Objective(graph, wires(rate), 3), allow_empty=True)
     strides, every = Strides(problem, Reach(problem), 1e6), downsets(problem)
     for item in range(problem.n):
@@ -69,6 +67,19 @@ def test_a_stage_pays_no_more_for_a_stride_than_said(graph: CostGraph, rate: flo
             if not (start & ~end).any() and end[list(problem.preds[item])].all() and not end[item]:
                 dearer = stage_ms(problem, start, end | along) - stage_ms(problem, start, end)
                 assert dearer <= most + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(cost_graphs(max_nodes=6, groups=True), st.sampled_from([0.5, 2.0, 9.0]))
+def test_a_stage_pays_no_more_for_a_stride_than_said(graph: CostGraph, rate: float) -> None:
+    assert_pays_no_more_than_said(graph, rate)
+
+
+def test_a_part_of_a_stride_that_an_earlier_stage_holds_is_received() -> None:
+    costs = [(3, 4), (2, 4), (1, 1), (3, 1)]
+    nodes = [CostNode(f"n{at}", fwd_ms=ms, out_bytes=nbytes) for at, (ms, nbytes) in enumerate(costs)]
+    edges = [("n0", "n1"), ("n0", "n2"), ("n1", "n3"), ("n2", "n3")]
+    assert_pays_no_more_than_said(CostGraph.build(nodes, edges), 0.5)
 
 
 def attention(n_blocks: int) -> CostGraph:

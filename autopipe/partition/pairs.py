@@ -71,7 +71,8 @@ class StagePrices:
 
     def subset(self, rows: Ints) -> Bools:
         """Which downsets of the later level contain those of the earlier one, `[rows, after]`."""
-        contained: Bools = self.before[rows].astype(np.float32) @ self.absent.T < 0.5
+        with np.errstate(all="ignore"):  # BLAS may flag lanes beyond the ends of small matrices
+            contained: Bools = self.before[rows].astype(np.float32) @ self.absent.T < 0.5
         return contained
 
     def cost(self, a: Ints, b: Ints) -> Floats:

@@ -144,6 +144,7 @@ class Room:
             doubtful = np.flatnonzero(good & (rows.need > -np.inf))
             octets = rows.left[doubtful].view(np.uint8).reshape(len(doubtful), 8 * rows.left.shape[1])
             left = np.unpackbits(octets, axis=1, bitorder="little")[:, at + 1 : len(self.level.items)]
-            lost = (1 - _ROUNDING) * (left @ self.most[at + 1, at + 1 :])
+            with np.errstate(all="ignore"):  # BLAS may flag lanes beyond the ends of small matrices
+                lost = (1 - _ROUNDING) * (left @ self.most[at + 1, at + 1 :])
             good[doubtful] = most[doubtful] - lost > rows.need[doubtful]
         return good

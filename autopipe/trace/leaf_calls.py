@@ -138,7 +138,7 @@ class LeafCalls:
 
     def run_root(self, args: Any, kwargs: Any) -> Any:
         """Run the model's forward."""
-        with kept_streams(), refusing_draws():
+        with kept_streams(), refusing_draws(self._root):
             return self._root.forward(*args, **kwargs)
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -175,7 +175,7 @@ class LeafCalls:
         modules = self._recorder.program.modules
         modules.append(fqn)
         try:
-            with refusing_draws():
+            with refusing_draws(module):
                 return module.forward(*args, **kwargs)
         except Exception as error:
             if self._recorder.branches.is_trial:
@@ -239,4 +239,5 @@ def _reason(error: Exception) -> str:
         what = "it depends on data"
     else:
         what = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"{what} {line_of_error(error.__traceback__)}".strip()
+    found = error.where if isinstance(error, CaptureError) and error.where.startswith("at ") else ""
+    return f"{what} {found or line_of_error(error.__traceback__)}".strip()

@@ -245,7 +245,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"cannot see through the module: {func} runs in a function that has a backward of its own.",
                 where=user_line(),
             )
-        return interception.function(func, args, kwargs)
+        with interception.recorder.program.below_autograd():
+            return interception.function(func, args, kwargs)
 
 
 def _eager() -> AbstractContextManager[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -49,6 +50,8 @@ class Program:
         self.written_tensors: dict[str, torch.Tensor] = {}
         self._of_unknown_size: list[fx.Node] = []
         self._recompute = ""
+        self._is_below_autograd = False
+        self._wanting: set[str] = set()
         self._ordinals: dict[str, int] = {}
 
     def spec(self, tensor: torch.Tensor) -> TensorSpec:
@@ -77,6 +80,15 @@ class Program:
         finally:
             self._recompute = before
 
+    @contextmanager
+    def below_autograd(self) -> Iterator[None]:
+        """While operators are recorded that autograd is yet to hear of, so that their results do not tell."""
+        before, self._is_below_autograd = self._is_below_autograd, True
+        try:
+            yield
+        finally:
+            self._is_below_autograd = before
+
     def region(self) -> Region:
         """Return the modes that are on now."""
         return current_region(self.device.type)
@@ -99,7 +111,18 @@ class Program:
         if any(self.sizes.is_decided_by_values(size) for tensor in tensors_in(out) for size in tensor.shape):
             self._of_unknown_size.append(node)
         spec = self.spec(out) if isinstance(out, torch.Tensor) else None
+        if self._is_below_autograd and torch.is_grad_enabled() and self._wants_gradient(node):
+            self._wanting.add(node.name)
+            spec = spec and replace(spec, requires_grad=spec.is_differentiable)
         is_view = isinstance(out, torch.Tensor) and storage_of(out) in set(storages)
         known.setdefault("source", user_line())
         known.setdefault("recompute", self._recompute)
         self.info[node.name] = NodeInfo(f"{key}|{ordinal}", fqn, spec, is_view=is_view, **known)
+
+    def _wants_gradient(self, node: fx.Node) -> bool:
+        """Whether autograd will give a gradient to what a node makes of its arguments."""
+        given = [(argument, self.info.get(argument.name)) for argument in node.all_input_nodes]
+        return node.target is not torch.ops.aten.detach.default and any(
+            argument.name in self._wanting or (info and info.spec and info.spec.requires_grad)
+            for argument, info in given
+        )

@@ -49,6 +49,20 @@ class Trained(Masked):
         return out
 
 
+class Ensemble(nn.Module):
+    """Gives one value, which its function closes over, to many layers at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.weights = nn.Linear(6, 6), nn.Parameter(torch.linspace(-1, 1, 180).reshape(5, 6, 6))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.first(x)
+        each = torch.vmap(lambda weight: torch.tanh(x @ weight) * torch.sigmoid(x).detach())(self.weights)
+        out: Tensor = each.mean(0) * mask
+        return out
+
+
 class Around(nn.Module):
     """A model with the module inside."""
 
@@ -73,3 +87,13 @@ def test_a_function_of_what_wants_no_gradient_is_seen_through() -> None:
 def test_the_backward_of_a_function_is_its_own() -> None:
     torch.manual_seed(0)
     assert_agrees(Around(Trained()), (X, MASK), n_stages=(1, 3))
+
+
+def test_a_gradient_comes_back_through_every_cut_inside_of_a_vectorized_function() -> None:
+    torch.manual_seed(0)
+    traced = assert_agrees(Around(Ensemble()), (X, MASK), n_stages=(1, 3, 8))
+    assert not opaque_modules(traced)
+    inside = [traced.info[node.name] for node in traced.compute_nodes() if "aten" in str(node.target)]
+    wanting = {info.key.split("|")[1]: info.spec is not None and info.spec.requires_grad for info in inside}
+    assert wanting["mm.default"]
+    assert not wanting["detach.default"]

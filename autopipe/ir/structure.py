@@ -19,6 +19,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from autopipe.errors import ArgumentError
+from autopipe.ir.key_paths import leaves_with_paths
 
 _BY_REFERENCE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, torch.nn.Module)
 _PLAIN = (
@@ -151,12 +152,11 @@ class Structure:
         Raises:
             ArgumentError: If an object cannot be looked into, because it does not pickle.
         """
-        flat, tree = pytree.tree_flatten_with_path(value)
+        tree = pytree.tree_structure(value)
         holes: list[Any] = []
         leaves: list[_Fixed | _Hole | _Object] = []
         paths: list[str] = []
-        for keypath, leaf in flat:
-            path = pytree.keystr(keypath)
+        for path, leaf in leaves_with_paths(value):
             if is_hole(leaf):
                 leaves.append(_Hole(len(holes)))
                 holes.append(leaf)

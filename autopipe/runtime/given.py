@@ -17,6 +17,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from autopipe.errors import PlanMismatchError
+from autopipe.ir.key_paths import children_with_paths
 from autopipe.ir.structure import Structure, map_tensors
 from autopipe.trace.dim_order import dim_order, empty_in_order
 
@@ -89,10 +90,8 @@ def _description(tensor: Any) -> torch.Tensor:
 
 def _opened(value: Any) -> tuple[list[str], list[Any], Any]:
     """Return keys and values one level down, and how to put values there; no tree for a leaf."""
-    pairs, tree = pytree.tree_flatten_with_path(value, is_leaf=lambda part: part is not value)
-    if len(pairs) == 1 and pairs[0][1] is value:
-        return [], [], None
-    return [pytree.keystr(path) for path, _ in pairs], [child for _, child in pairs], tree
+    paths, children, tree = children_with_paths(value)
+    return ([], [], None) if tree.is_leaf() else (paths, children, tree)
 
 
 def _merge(one: Any, other: Any, path: str, ranks: tuple[int, int]) -> Any:

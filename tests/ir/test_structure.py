@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from autopipe.errors import ArgumentError
 from autopipe.ir.structure import Structure, map_tensors, tensors_in
@@ -32,6 +33,20 @@ class Linked:
         self.me = self
 
 
+class Unkeyed(OrderedDict[str, Any]):
+    """An output that is registered without keys, as those of diffusers are."""
+
+
+class Triple(tuple[Any, ...]):
+    """A sequence that is registered without keys."""
+
+
+pytree.register_pytree_node(
+    Unkeyed, lambda value: (list(value.values()), list(value)), lambda v, k: Unkeyed(zip(k, v, strict=True))
+)
+pytree.register_pytree_node(Triple, lambda value: (list(value), None), lambda values, _: Triple(values))
+
+
 VALUES = {
     "tensor": (X, [X]),
     "none": (None, []),
@@ -39,6 +54,7 @@ VALUES = {
     "named tuple": (Pair(X, {"y": Y}), [X, Y]),
     "ordered dict": (OrderedDict(a=X, b=Y), [X, Y]),
     "dataclass": (Holder(X, {"y": [Y, "text"]}), [X, Y]),
+    "registered without keys": (Unkeyed(a=[X], b=Unkeyed(c=Y), d=3), [X, Y]),
     "in a list": ([Holder(X, {}), Holder(Y, {})], [X, Y]),
 }
 
@@ -55,6 +71,18 @@ def test_tensors_come_out_in_order_and_go_in_again(value: Any, tensors: list[tor
     again, holes = Structure.of(filled)
     assert again == structure
     assert [id(hole) for hole in holes] == [id(other) for other in others]
+
+
+def test_paths_are_as_a_user_would_write_them() -> None:
+    value = {"pair": Pair(X, [Y]), "out": Unkeyed(sample=X, rest=Triple([3, Y]))}
+    structure, holes = Structure.of(value)
+    assert structure.paths == (
+        "['pair'].first",
+        "['pair'].second[0]",
+        "['out']['sample']",
+        "['out']['rest'][1]",
+    )
+    assert [id(hole) for hole in holes] == [id(X), id(Y), id(X), id(Y)]
 
 
 def test_plain_values_are_part_of_the_structure() -> None:

@@ -1,7 +1,7 @@
 """How a user would write each leaf of a pytree: ``['tokens'][0]``.
 
-torch's ``tree_flatten_with_path`` refuses a class that was registered without ``flatten_with_keys_fn``, as the
-outputs of diffusers are. Its children are named by their keys if it is a mapping, else by their numbers.
+torch's ``tree_flatten_with_path`` refuses a class that was registered without ``flatten_with_keys_fn``, as
+the outputs of diffusers are. Its children are named by their keys if it is a mapping, else by their numbers.
 """
 
 from __future__ import annotations

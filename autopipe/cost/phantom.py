@@ -7,11 +7,13 @@ instead.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 _HOOKS = tuple(
     name for name, value in vars(nn.Module()).items() if "hook" in name and isinstance(value, dict)
@@ -59,6 +61,11 @@ class Phantoms:
         if id(module) in self._made:
             found: nn.Module = self._made[id(module)]
             return found
+        if isinstance(module, torch.jit.ScriptModule):  # its tensors are not Python's to swap
+            self._alive.append(module)
+            with _disable_current_modes():
+                self._made[id(module)] = copied = copy.deepcopy(module)
+            return copied
         phantom = type(module).__new__(type(module))
         self._made[id(module)] = phantom
         self._alive.append(module)

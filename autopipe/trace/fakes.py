@@ -43,7 +43,8 @@ def fake_weights(
                     fakes[id(tensor)] = _fake_weight(tensor, mode, device, is_parameter)
                     fqn = f"{prefix}.{name}" if prefix else name
                     values.own(fakes[id(tensor)], tensor, fqn, is_parameter=is_parameter)
-            real.append((own, dict(own)))
+            if not isinstance(module, torch.jit.ScriptModule):  # one keeps its own: nothing can be put there
+                real.append((own, dict(own)))
     try:
         for own, before in real:
             own.update(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import _disable_current_modes
 
 from autopipe.errors import CaptureError
 from autopipe.ir.traced import AttributeWrite
@@ -203,6 +205,8 @@ class LeafCalls:
 
         with self.interception.inside():
             parameters, buffers = self._recorder.values.owned_by(module)
+            if isinstance(module, torch.jit.ScriptModule):  # it writes its own, which no fake one tells of
+                run = partial(_scripted, module, run, buffers.values())
             use = LeafUse(parameters, buffers, reason, has_forward_hooks(module), module)
             out = self._recorder.call_module(fqn, args, kwargs, run, use)
         self._note_state(fqn, module)
@@ -223,6 +227,23 @@ class LeafCalls:
             for name in names:
                 if name not in _OF_EVERY_MODULE and isinstance(vars(inner).get(name), _OWN):
                     self.has_news |= mark_volatile(inner, name)
+
+
+def _scripted(
+    module: nn.Module, run: Callable[..., Any], fakes: Iterable[torch.Tensor], *args: Any, **kwargs: Any
+) -> Any:
+    """Run a module of TorchScript; its interpreter must learn nothing from fake tensors, nor its buffers."""
+    for fake in fakes:
+        torch.autograd.graph.increment_version(fake)
+    with _disable_current_modes():
+        before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        with torch.jit.optimized_execution(False):
+            return run(*args, **kwargs)
+    finally:
+        with _disable_current_modes(), torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 def _uncompiled(module: nn.Module) -> nn.Module:

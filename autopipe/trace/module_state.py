@@ -48,7 +48,7 @@ class ModuleState:
 
     def __init__(self, model: nn.Module) -> None:
         """Note everything, one level deep into lists, dicts, sets and plain objects."""
-        self._modules = list(model.modules())
+        self._modules = [each for each in model.modules() if not isinstance(each, torch.jit.ScriptModule)]
         self._first = {id(module): _contents(module) for module in self._modules}
         self._known = dict(self._first)
 
@@ -130,6 +130,8 @@ class ModuleState:
 
 
 def _contents(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    if isinstance(module, torch.jit.ScriptModule):  # its attributes are not Python's
+        return {}
     return {name: (value, _inside(value)) for name, value in vars(module).items()}
 
 

@@ -99,11 +99,12 @@ class Values:
 
     def owned_by(self, module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Return the parameters and the buffers of a module and its children, by canonical FQN."""
-        parameters: dict[str, torch.Tensor] = {
-            self._owned[id(t)][0]: t for t in module.parameters() if id(t) in self._owned
-        }
-        buffers = {self._owned[id(t)][0]: t for t in module.buffers() if id(t) in self._owned}
-        return parameters, buffers
+        of_module = (module.parameters(), module.buffers())
+        parameters, buffers = ([self._fake_of.get(id(t), t) for t in tensors] for tensors in of_module)
+        return self._by_name(parameters), self._by_name(buffers)
+
+    def _by_name(self, tensors: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {self._owned[id(t)][0]: t for t in tensors if id(t) in self._owned}
 
     def owned_among(self, tensors: Iterable[torch.Tensor]) -> list[tuple[str, bool]]:
         """Return the name of each parameter (True) and buffer (False) among some tensors."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.jit._fuser import optimized_execution
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -238,7 +239,7 @@ def _scripted(
     with _disable_current_modes():
         before = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
-        with torch.jit.optimized_execution(False):
+        with optimized_execution(False):
             return run(*args, **kwargs)
     finally:
         with _disable_current_modes(), torch.no_grad():

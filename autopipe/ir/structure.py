@@ -21,7 +21,15 @@ from torch.utils import _pytree as pytree
 from autopipe.errors import ArgumentError
 from autopipe.ir.key_paths import leaves_with_paths
 
-_BY_REFERENCE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, torch.nn.Module)
+_BY_REFERENCE = (
+    type,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.ModuleType,
+    torch.nn.Module,
+    torch.UntypedStorage,  # that of a fake tensor has no memory to pickle
+    torch.TypedStorage,
+)
 _PLAIN = (
     type(None),
     bool,

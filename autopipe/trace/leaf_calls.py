@@ -21,6 +21,7 @@ from autopipe.trace.leaf_use import LeafUse
 from autopipe.trace.leaves import has_forward_hooks, has_hooks, recording_hooks, why_leaf
 from autopipe.trace.modes import Interception
 from autopipe.trace.module_state import PLAIN, ModuleState
+from autopipe.trace.rebound import buffers_of, record_replaced
 from autopipe.trace.recorder import Recorder
 from autopipe.trace.repeats import make
 from autopipe.trace.source import line_of_error, user_line
@@ -80,10 +81,12 @@ class LeafCalls:
         self._state = ModuleState(self._root)
         make(self._root, self._starting_from, self._recorder.program.sizes.hints)
         self._state.take_for_granted()
-        modules = list(self._root.modules())
+        modules, buffers = list(self._root.modules()), buffers_of(self._root)
         try:
             with refusing_reads(modules, lambda: self.interception.is_inside):
                 yield
+            with self.interception.inside():
+                record_replaced(self._root, buffers, self._recorder)
             self._state.put_back(self._recorder.values.is_the_same)
             for module, names in self._state.changed():
                 self._note_writes(self._fqn[id(module)], module, names)
@@ -95,7 +98,7 @@ class LeafCalls:
         changes = {name: self._state.plain_changes(module, name) for name in names}
         values = [value for found in changes.values() for _, _, value in found or ()]
         if None in changes.values() or any(map(self._recorder.program.sizes.is_decided_by_values, values)):
-            self._keep_setter_whole(fqn, names)
+            self._keep_setter_whole(fqn, self._state.spelled(module, names))
             return
         self._setters.append((fqn, names))
         for name, found in changes.items():

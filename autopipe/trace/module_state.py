@@ -24,6 +24,7 @@ _NOT_LOOKED_INTO = (*PLAIN, *_FUNCTIONS, nn.Module, torch.Tensor, torch.device, 
 HARMLESS = frozenset({"_output_capturing_hooks_installed"})
 """Set by transformers on its first call, with hooks that autopipe runs during capture."""
 
+_TABLES = frozenset({"_parameters", "_buffers", "_modules"})
 _HOOK_TABLES = frozenset({"_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"})
 
 
@@ -64,7 +65,19 @@ class ModuleState:
 
     def changed_in(self, module: nn.Module) -> list[str]:
         """Return the names of the attributes of a module and its children that are not as they are known."""
-        return [name for inner in module.modules() for name in self._changed(inner)]
+        return [name for inner in module.modules() for name in self.spelled(inner, self._changed(inner))]
+
+    def spelled(self, module: nn.Module, names: list[str]) -> list[str]:
+        """Return the names of attributes as a forward writes them: those of buffers for ``_buffers``."""
+        found = []
+        for name in names:
+            before, now = self._known.get(id(module), {}).get(name), _contents(module).get(name)
+            if name in _TABLES and before and now:
+                old, new = dict(before[1]), dict(now[1])
+                found += [key for key in {**old, **new} if old.get(key) is not new.get(key)]
+            else:
+                found.append(name)
+        return found
 
     def put_back(self, is_the_same: Callable[[torch.Tensor, torch.Tensor], bool]) -> None:
         """Put tensors back that modules hold others in the place of which are the same, in a plain run.

@@ -160,6 +160,10 @@ class Values:
             and storage_of(tensor) == storage
         ]
 
+    def attribute(self, tensor: torch.Tensor) -> fx.Node:
+        """Return the node that reads a parameter, buffer or constant where it lies."""
+        return self._attribute(self._owned[id(tensor)][0], tensor)
+
     def _attribute(self, name: str, tensor: torch.Tensor) -> fx.Node:
         """Return the ``get_attr`` node of a parameter, buffer or constant, made where it is first used."""
         if name not in self._attributes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from autopipe.errors import ArgumentError
@@ -116,3 +117,12 @@ def test_map_tensors_changes_every_tensor() -> None:
     mapped = map_tensors(lambda tensor: tensor + 1, {"a": X, "b": Holder(Y, {})})
     assert mapped["a"].sum() == 4
     assert mapped["b"].one.sum() == 3
+
+
+def test_a_storage_is_looked_at_and_never_into() -> None:
+    with FakeTensorMode():
+        storage = torch.empty(3).untyped_storage()
+    assert tensors_in({"storage": storage}) == []
+    structure, holes = Structure.of([storage, X])
+    assert holes == [X]
+    assert structure.fill([X])[0] is storage

@@ -94,11 +94,11 @@ def test_a_buffer_that_is_moved_to_where_it_is_is_no_change() -> None:
     assert model[0].scale is before[1]
 
 
-def test_a_buffer_that_is_another_afterwards_keeps_who_sets_it_whole() -> None:
+def test_a_buffer_that_is_of_another_dtype_afterwards_keeps_who_sets_it_whole() -> None:
     class Casting(Moving):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.table = self.table.double().to(x.dtype)
-            return self.linear(x) * self.table
+            self.table = self.table.double()
+            return self.linear(x) * self.table.to(x.dtype)
 
     traced = assert_agrees(nn.Sequential(Casting(), nn.Linear(6, 3)), (X,), n_stages=(1, 2))
     assert list(opaque_modules(traced)) == ["0"]

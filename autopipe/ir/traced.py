@@ -68,6 +68,7 @@ class NodeInfo:
         source: ``file:line`` of the user's code that made the node, or "".
         recompute: The call of ``torch.utils.checkpoint`` that the node ran in, or "". Its nodes may be cut
             apart; what lies in one stage may be computed again in the backward instead of kept.
+        draws_outside_torch: Whether the node may draw from Python's or numpy's random numbers.
     """
 
     key: str
@@ -82,6 +83,7 @@ class NodeInfo:
     opaque_because: str = ""
     source: str = ""
     recompute: str = ""
+    draws_outside_torch: bool = False
 
     def verify(self) -> None:
         """Check that the node has a key, that its tensor is one, and that nothing is named twice."""

@@ -16,7 +16,7 @@ from autopipe.ir.traced import Region, TracedModel
 from autopipe.rewrite.borrowed import lend_modules, lend_tensors
 from autopipe.rewrite.boundary import StageContent, stage_contents
 from autopipe.rewrite.gradients import values_with_gradient
-from autopipe.rewrite.random_keys import enter_key
+from autopipe.rewrite.random_keys import enter_key, enter_key_outside
 from autopipe.rewrite.regions import enter_region, leave_region
 from autopipe.rewrite.tied import tied_tensors, users_of_tensors
 from autopipe.rewrite.written import written_tensors
@@ -150,6 +150,8 @@ class _Clone:
             self._change_region(info.region)
             if info.is_random:
                 self._graph.call_function(enter_key, (info.key,))
+            if info.draws_outside_torch:
+                self._graph.call_function(enter_key_outside, (info.key,))
         self._made[node.name] = self._graph.node_copy(node, lambda argument: self._made[argument.name])
 
     def _change_region(self, region: Region) -> None:

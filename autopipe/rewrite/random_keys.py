@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from torch import fx
 
-__all__ = ["enter_key", "listening"]
+__all__ = ["enter_key", "enter_key_outside", "listening"]
 
 
 class _Listener(threading.local):
@@ -24,6 +24,7 @@ class _Listener(threading.local):
 
     def __init__(self) -> None:
         self.listen: Callable[[str], None] | None = None
+        self.listen_outside: Callable[[str], None] | None = None
 
 
 _listener = _Listener()
@@ -39,12 +40,25 @@ def enter_key(key: str) -> None:
         _listener.listen(key)
 
 
+def enter_key_outside(key: str) -> None:
+    """Say that the node of this key runs next, and may draw from Python's or numpy's random numbers.
+
+    Args:
+        key: As for ``enter_key``.
+    """
+    if _listener.listen_outside is not None:
+        _listener.listen_outside(key)
+
+
 @contextmanager
-def listening(listen: Callable[[str], None]) -> Iterator[None]:
+def listening(
+    listen: Callable[[str], None], listen_outside: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Tell ``listen`` every key that is entered inside, in this thread.
 
     Args:
         listen: Called with the key before its node runs.
+        listen_outside: Likewise, where the node may draw from Python's or numpy's random numbers.
 
     Example:
         >>> heard = []
@@ -54,11 +68,13 @@ def listening(listen: Callable[[str], None]) -> Iterator[None]:
         >>> heard
         ['drop|0']
     """
-    before, _listener.listen = _listener.listen, listen
+    before = _listener.listen, _listener.listen_outside
+    _listener.listen, _listener.listen_outside = listen, listen_outside
     try:
         yield
     finally:
-        _listener.listen = before
+        _listener.listen, _listener.listen_outside = before
 
 
 fx.node.has_side_effect(enter_key)
+fx.node.has_side_effect(enter_key_outside)

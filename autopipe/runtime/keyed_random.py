@@ -2,23 +2,27 @@
 
 Before a random node runs, the generators of its device are seeded with a 64-bit hash of (seed, step,
 data-parallel replica, microbatch, the node's key). A plain model draws from one stream, which pieces of it
-cannot share.
+cannot share. So are Python's and numpy's, before a node that may draw from them: a module kept whole.
 
 Source of the hash: BLAKE2b, RFC 7693, https://www.rfc-editor.org/rfc/rfc7693, digest of 8 bytes.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import numpy as np
 import torch
 
 from autopipe.rewrite.random_keys import listening
+from autopipe.trace.streams import kept_streams
 
 LOSS_KEY = "|loss_fn|0"
+_LOW = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +64,18 @@ class KeyedRandom:
             for generator in generators:
                 generator.manual_seed(self.of_key(microbatch, key))
 
-        with listening(seed):
+        def seed_outside(key: str) -> None:
+            number = self.of_key(microbatch, key)
+            random.seed(number)
+            np.random.seed([number & _LOW, number >> 32])
+
+        with listening(seed, seed_outside):
             yield
 
 
 @contextmanager
 def users_stream_kept(devices: Sequence[torch.device]) -> Iterator[None]:
-    """Put the user's random streams back in the end, whatever is seeded inside."""
+    """Put the user's random streams back in the end, Python's and numpy's too, whatever is seeded inside."""
     indices = sorted({device.index or 0 for device in devices if device.type == "cuda"})
-    with torch.random.fork_rng(devices=indices):
+    with kept_streams(), torch.random.fork_rng(devices=indices):
         yield

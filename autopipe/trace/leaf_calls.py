@@ -26,7 +26,7 @@ from autopipe.trace.recorder import Recorder
 from autopipe.trace.repeats import make
 from autopipe.trace.source import line_of_error, user_line
 from autopipe.trace.stand_in import fake_results_of_module
-from autopipe.trace.streams import kept_streams, refusing_draws
+from autopipe.trace.streams import kept_streams, refusing_draws, streams
 from autopipe.trace.volatile import mark_volatile, refusing_reads
 
 _OWN = (*PLAIN, torch.Tensor, list, dict, set)
@@ -200,12 +200,16 @@ class LeafCalls:
         self._recorder.branches.note_module()
 
         def run(*args: Any, **kwargs: Any) -> Any:
+            recorder, before = self._recorder, streams()
             try:
                 with self._recorder.program.sizes.of_kernels(isinstance(module, _ConvNd)):
                     return _uncompiled(module).forward(*args, **kwargs)
             except Exception as error:
-                self._recorder.is_random = self._recorder.is_learnt = True
-                return fake_results_of_module(error, module, args, kwargs, self._recorder)
+                recorder.is_learnt = True
+                return fake_results_of_module(error, module, args, kwargs, recorder)
+            finally:
+                recorder.draws_outside_torch = recorder.is_learnt or streams() != before
+                recorder.is_random |= recorder.draws_outside_torch
 
         with self.interception.inside():
             parameters, buffers = self._recorder.values.owned_by(module)

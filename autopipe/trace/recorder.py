@@ -48,7 +48,7 @@ class Recorder:
         self.program = program
         self.values = Values(program, mode)
         self.arguments = FxArguments(program, self.values)
-        self.is_random = self.is_learnt = False
+        self.is_random = self.is_learnt = self.draws_outside_torch = False
         self.written: set[int] = set()
         self.held: dict[int, torch.Tensor] = {}
         self.branches, self.indices = branches, Indices()
@@ -147,7 +147,7 @@ class Recorder:
         fx_args, fx_kwargs = self.arguments.of_call(*given)
         objects = self.arguments.objects if leaf and not is_copied else []
         region = self.program.region()
-        self.is_random = self.is_learnt = False
+        self.is_random = self.is_learnt = self.draws_outside_torch = False
         self.written.clear()
         self.held.clear()
         out = run(*given[0], **given[1])
@@ -164,6 +164,7 @@ class Recorder:
         known = self._known(read, leaf or LeafUse())
         if leaf:
             known |= {"fqn": target, "opaque_because": leaf.opaque_because}
+            known["draws_outside_torch"] = self.draws_outside_torch
         values = [self.values.node_of(tensor).name for tensor in changed]
         plain = note_held_tensors(self.program, self.values, node, self.held.values(), self.written, leaf)
         known["writes"] = tuple(dict.fromkeys([*values, *attributes, *plain]))

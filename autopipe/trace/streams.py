@@ -17,7 +17,8 @@ from autopipe.errors import CaptureError
 from autopipe.trace.source import line_of_code
 
 
-def _state() -> tuple[Any, bytes, int]:
+def streams() -> tuple[Any, bytes, int]:
+    """Return where Python's and numpy's random numbers are."""
     _, keys, position, *_ = np.random.get_state()
     return random.getstate(), np.asarray(keys).tobytes(), int(position)
 
@@ -32,9 +33,9 @@ def refusing_draws(module: nn.Module) -> Iterator[None]:
     Raises:
         CaptureError: With the line that draws.
     """
-    before = _state()
+    before = streams()
     yield
-    if _state() != before:
+    if streams() != before:
         raise CaptureError(
             "the forward draws from Python's or numpy's random numbers, which a graph would freeze.",
             where=_line_that_draws(module),

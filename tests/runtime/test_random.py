@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,6 +47,37 @@ def test_masks_are_those_of_one_stage(schedule: str):
     torch.manual_seed(99)
     assert train(engine_for(three, 3, seed=3, schedule=schedule)) == expected
     assert_same(gradients(three), gradients(one), rtol=1e-5, atol=1e-6)
+
+
+class DrawsElsewhere(nn.Module):
+    """Scales by Python's random numbers and numpy's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * random.uniform(0.5, 2) * float(np.random.rand() + 0.5)
+
+
+class Scaled(nn.Module):
+    """Likewise, and has no modules inside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * random.random()
+
+
+@pytest.mark.parametrize("recompute", [(), (0, 1, 2)])
+def test_what_draws_from_python_or_numpy_draws_as_in_one_stage(recompute: tuple[int, ...]):
+    torch.manual_seed(0)
+    one = nn.Sequential(DrawsElsewhere(), Scaled(), DrawsElsewhere(), Scaled())
+    three = copy.deepcopy(one)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    expected = train(engine_for(one, 1, seed=3))
+    assert train(engine_for(three, 3, seed=3, recompute=recompute)) == expected
+    assert expected[0] != expected[1]
+    assert_same(gradients(three), gradients(one), rtol=1e-5, atol=1e-6)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
 def test_seed_step_and_microbatch_all_change_the_numbers():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopipe.ir.cost_graph import CostGraph
-from autopipe.partition import Objective, compile_problem, frontier, room, solve, walk
+from autopipe.ir.cost_graph import CostGraph, CostNode
+from autopipe.partition import Objective, compile_problem, frontier, needless, room, solve, walk
+from autopipe.partition.downsets import Downsets
 from autopipe.partition.polish import stage_loads
 from autopipe.partition.problem import Problem
-from autopipe.partition.reach import Reach
+from autopipe.partition.reach import Bools, Reach
 from autopipe.partition.rung import Rung, Stopped
 from autopipe.partition.strides import Strides
 from autopipe.partition.sweep import Path, Sweep
@@ -50,7 +53,35 @@ def test_the_walk_finds_the_optimum_of_all_partitions(
         patch.setattr(frontier, "_TOGETHER", together)
         patch.setattr(room, "_MANY", 0)
         patch.setattr(room, "_EVERY", 2)
+        patch.setattr(needless, "_BLOCK", 2)
+        patch.setattr(needless, "_LARGER", together)
         assert optimum(problem) == pytest.approx(truth, abs=1e-9)
+
+
+@pytest.mark.parametrize("larger", [1, 3, 10**6])
+def test_each_row_is_compared_with_a_few_larger_ones_that_stand_for_it(larger: int) -> None:
+    graph = CostGraph.build([CostNode(f"item{i}", fwd_ms=1.0) for i in range(5)], [])
+    problem = compile_problem(Objective(graph, wires(2.0), 2), allow_empty=True)
+    search = needless.Needless(problem, Strides(problem, Reach(problem), 5.0))
+    held = np.array(list(product([False, True], repeat=5)))
+    bits = (held @ (1 << np.arange(5))).astype(np.uint64)[:, None]
+    weight, nothing = held.sum(axis=1).astype(float), np.zeros((1, len(held)))
+    downsets = Downsets(np.arange(5), np.zeros(5, dtype=bool), bits, weight, nothing, nothing)
+    compared: list[int] = []
+    ways = needless.Needless._ways
+
+    def counted(self: needless.Needless, downsets: Downsets, small: Bools, large: Bools) -> Bools:
+        compared.append(small.shape[1])
+        return ways(self, downsets, small, large)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(needless, "_BLOCK", 4)
+        patch.setattr(needless, "_LARGER", larger)
+        patch.setattr(needless.Needless, "_ways", counted)
+        overtaken = search.overtaken(downsets)
+    assert max(compared) <= 4 * larger
+    assert not overtaken[-1]  # the one that holds all
+    assert overtaken[:-1].all()
 
 
 @settings(max_examples=20, deadline=None)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.benchmarks.made_arguments import ALONE, MAKERS, MEDIA, TOGETHER, noise, number_of
+from tests.benchmarks.made_arguments import ALONE, MAKERS, MEDIA, TOGETHER, accepted_by, noise, number_of
 from tests.benchmarks.places_in_text import longer, missed, set_tokens
 from tests.benchmarks.small_sizes import BATCH, IMAGE
 
@@ -30,21 +30,21 @@ def required(model: nn.Module, given: dict[str, Any]) -> dict[str, Any]:
 
 def with_all_media(model: nn.Module, given: dict[str, Any]) -> dict[str, Any]:
     """Return a batch with everything to look at that the model takes."""
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     return given | _made(model, [name for name in MEDIA if name in accepted and name not in given])
 
 
 def _made(model: nn.Module, names: list[str]) -> dict[str, Any]:
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     names = [*names, *(other for name in names for other in TOGETHER.get(name, ()) if other in accepted)]
     return {name: MAKERS[name](model.config) for name in names}
 
 
 def patched(model: nn.Module, pixel_values: torch.Tensor) -> dict[str, Any]:
     """Return images cut into patches, for a model that is told their places, or the images as they are."""
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     patch = number_of(model.config, "patch_size", 8)
-    if not {"spatial_shapes", "pixel_attention_mask"} <= accepted.keys():
+    if not {"spatial_shapes", "pixel_attention_mask"} <= accepted:
         return {"pixel_values": pixel_values}
     side = pixel_values.shape[-1] // patch
     cut = pixel_values.unfold(2, patch, patch).unfold(3, patch, patch)
@@ -106,7 +106,7 @@ def _of_several(model: nn.Module, given: dict[str, Any], message: str) -> dict[s
 
 def _shown(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, Any]:
     """Return the mask of the images that are there, for a model that takes one and raises at None."""
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     if "NoneType" not in message or "pixel_attention_mask" in given or "pixel_attention_mask" not in accepted:
         return {}
     images = given.get("pixel_values", noise(3, *2 * [number_of(model.config, "image_size", IMAGE)]))
@@ -116,8 +116,9 @@ def _shown(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, A
 
 def _with_tokens(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, Any]:
     """Return the text with as many tokens as the message says that it misses of a medium."""
-    found = missed(message, BATCH) if "input_ids" in given else None
-    token = set_tokens(model.config).get(found[0]) if found else None
+    tokens = set_tokens(model.config)
+    found = missed(message, given, tokens) if "input_ids" in given else None
+    token = tokens.get(found[0]) if found else None
     if found is None or token is None:
         return {}
     n_there = int((given["input_ids"] == token).sum()) // BATCH
@@ -126,7 +127,7 @@ def _with_tokens(model: nn.Module, given: dict[str, Any], message: str) -> dict[
 
 def _named(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, Any]:
     """Return what a message names and the model takes, or what a decoder reads in its place."""
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     words = set(re.findall(r"\w+", NO_NAMES.sub("input_ids", message.lower())))
     names = [name for name in MAKERS if name in words and name not in ALONE]
     names += [f"decoder_{name}" for name in names if f"decoder_{name}" in MAKERS]
@@ -137,9 +138,10 @@ def _named(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, A
 def _of_one_channel(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, Any]:
     """Return the sound as one channel, all of it there, for a model that expects channels."""
     sound = given.get("input_values")
-    if sound is None or sound.dim() != 2 or "to have 1 channels" not in message:
+    told = re.search("to have 1 channels|too many indices for tensor of dimension 2", message)
+    if sound is None or sound.dim() != 2 or told is None:
         return {}
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     mask = {"padding_mask": torch.ones(sound.shape, dtype=torch.bool)} if "padding_mask" in accepted else {}
     return {"input_values": sound[:, None]} | mask
 
@@ -205,7 +207,7 @@ def _as_long_as_sound(given: dict[str, Any], message: str) -> dict[str, Any]:
 
 def _read(model: nn.Module, given: dict[str, Any], message: str) -> dict[str, Any]:
     """Return a text, or the mask of what is there of the sound, for a model that raises at None."""
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     if "NoneType" not in message or "decoder_input_ids" in accepted:
         return {}
     names = ("input_ids", "padding_mask") if "input_values" in given else ("input_ids",)

@@ -182,11 +182,20 @@ def _widened(config: Any, found: re.Match[str], _: dict[str, Any]) -> None:
     nested = ((name, part) for name, part in vars(config).items() if hasattr(part, "model_type"))
     towers = [part for name, part in nested if re.search("vision|audio", name)]
     for part in [inner for tower in (*towers, config) for inner in parts_of(tower)]:
-        others = [name for name in vars(part) if name.endswith(("_dim", "_size"))]
+        others = [name for name in vars(part) if name.endswith(("_dim", "_size", "_channels"))]
         for name in ("intermediate_size", "hidden_size", *others):
-            if getattr(part, name, None) == old:
-                setattr(part, name, new)
+            value = getattr(part, name, None)
+            if value == old or (isinstance(value, list) and value[-1:] == [old]):
+                setattr(part, name, [*value[:-1], new] if isinstance(value, list) else new)
                 return
+
+
+def _as_wide_as_text(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
+    """Let a tower give numbers as wide as the text."""
+    for part in parts_of(config):
+        for name in ("out_hidden_size", "text_hidden_size"):
+            if part is not config and getattr(part, name, None):
+                setattr(part, name, config.get_text_config().hidden_size)
 
 
 def _shared_late(config: Any, _: re.Match[str], __: dict[str, Any]) -> None:
@@ -233,6 +242,7 @@ RULES: tuple[tuple[str, Callable[[Any, re.Match[str], dict[str, Any]], None]], .
     (r"Padding_idx must be within num_embeddings", _first_padding),
     (r"running_mean should contain (\d+) elements not (\d+)", _as_wide),
     (r"Number of patches (\d+) not found in", _queried),
+    (r"features and (image|audio|placeholder) ?tokens do not match", _as_wide_as_text),
     (r"layer types producing a cache is different", _shared_late),
     (r"tuple index out of range", _early_features),
     (r"Given normalized_shape=\[(?P<old>\d+)\], expected .* size ?\[.*, (?P<new>\d+)\]", _widened),

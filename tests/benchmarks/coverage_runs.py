@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map
 
 import autopipe
 from autopipe.pipeline import Pipeline
-from tests.benchmarks.images_in_text import packed
+from tests.benchmarks.images_in_text import microbatches, packed
 from tests.benchmarks.small_batches import loss_of
 
 N_STAGES, N_MICROBATCHES = 4, 4
@@ -138,13 +138,8 @@ class Bench:
         return isinstance(output, dict) and output.get("loss") is not None
 
     def microbatches(self) -> list[dict[str, Any]]:
-        """The batch cut along dimension 0."""
-        leaves, spec = tree_flatten(self.batch)
-        parts = [
-            leaf.tensor_split(N_MICROBATCHES) if isinstance(leaf, torch.Tensor) else N_MICROBATCHES * [leaf]
-            for leaf in leaves
-        ]
-        return [tree_unflatten(rows, spec) for rows in zip(*parts, strict=True)]
+        """The batch cut along its samples."""
+        return microbatches(self.batch, N_MICROBATCHES)
 
     def is_random(self) -> bool:
         """Whether the model draws random numbers."""

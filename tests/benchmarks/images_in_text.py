@@ -11,13 +11,14 @@ one image after the other, and the grid of each::
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
 
+from tests.benchmarks.made_arguments import accepted_by
 from tests.benchmarks.places_in_text import placed
 
 TOKENS_A_SIDE, TILES = 2, 3
@@ -38,29 +39,47 @@ def with_images(
         text: What of it is text alone.
         tokens: What stands for each medium in the text.
     """
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     for images in _packed_images(model, given):
         yield from placed(model, text | images, tokens, TOKENS_A_SIDE**2)
     for images in _forms(given):
         rest = {name: value for name, value in images.items() if name in accepted}
         yield from placed(model, given | rest, tokens)
+    for images in _rarer_forms(model, given):
+        yield from placed(model, text | images, tokens)
 
 
 def lacks_images(model: nn.Module, batch: dict[str, Any]) -> bool:
     """Whether a model of text takes images besides, and its batch has none."""
-    accepted = inspect.signature(model.forward).parameters
-    return {"input_ids", "pixel_values"} <= accepted.keys() and "pixel_values" not in batch
+    accepted = accepted_by(model)
+    return {"input_ids", "pixel_values"} <= accepted and "pixel_values" not in batch
 
 
 def packed(batch: dict[str, Any]) -> dict[str, int]:
     """Return the tensors of a batch with several entries a sample, and the dimension that they are in."""
     counts = {name: len(value) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    if "target_sizes" in batch and counts.get("pixel_values") == 1:
+        counts.pop("pixel_values")
+        return packed({name: batch[name] for name in counts}) | {
+            "pixel_values": batch["pixel_values"].dim() - 1
+        }
     return {name: 0 for name, count in counts.items() if count > min(counts.values())}
+
+
+def microbatches(batch: dict[str, Any], n: int) -> list[dict[str, Any]]:
+    """Cut a batch into ``n``, each of its tensors along the dimension that samples are in."""
+    dims = packed(batch)
+    leaves, spec = tree_flatten_with_path(batch)
+    parts = [
+        leaf.tensor_split(n, dims.get(path[0].key, 0)) if isinstance(leaf, torch.Tensor) else n * [leaf]
+        for path, leaf in leaves
+    ]
+    return [tree_unflatten(rows, spec) for rows in zip(*parts, strict=True)]
 
 
 def _packed_images(model: nn.Module, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield packed images, their patches flat or not, if the model takes such."""
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     shape = _patch_shape(model)
     grid = next((name for name in GRIDS if name in accepted), None)
     if grid is None or shape is None:
@@ -74,6 +93,49 @@ def _packed_images(model: nn.Module, given: dict[str, Any]) -> Iterator[dict[str
     patches = torch.randn(n_samples * side * side, *shape, generator=torch.Generator().manual_seed(3))
     yield images | {"pixel_values": patches.flatten(1)}
     yield images | {"pixel_values": patches}
+
+
+def _rarer_forms(model: nn.Module, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield images in forms that few models take: in one long row, in patches with their channels last.
+
+    ::
+
+        target_sizes    [[4, 4], ...]            a grid of each image, in patches
+        pixel_values    [1, channels, patch, 8 * 16 * patch]
+
+        image_grid_thw  [[1, 2, 2], ...]         a grid of each image, in tokens
+        pixel_values    [8 * 4, side of a token, side of a token, channels]
+
+        pixel_values    [8 * 4, frames of a patch, patch, patch, channels]
+
+        image_position_ids  [8, patches, 2]      the column and row of each patch
+        pixel_values        [8, patches, numbers in a patch]
+    """
+    accepted = accepted_by(model)
+    vision = getattr(model.config, "vision_config", None)
+    patch = getattr(vision, "patch_size", None)
+    if "pixel_values" not in accepted or not isinstance(patch, int):
+        return
+    n_samples, channels = len(given["input_ids"]), getattr(vision, "num_channels", None) or 3
+    generator = torch.Generator().manual_seed(3)
+    n_tokens = n_samples * TOKENS_A_SIDE**2
+    if "target_sizes" in accepted:
+        side = TOKENS_A_SIDE * next(_merges(model.config), 1) ** 2
+        row = torch.randn(1, channels, patch, n_samples * side**2 * patch, generator=generator)
+        yield {"pixel_values": row, "target_sizes": torch.full((n_samples, 2), side)}
+    if "image_grid_thw" in accepted:
+        side = patch * next(_merges(model.config), 1)
+        grid = torch.tensor([[1, TOKENS_A_SIDE, TOKENS_A_SIDE]]).repeat(n_samples, 1)
+        tokens = torch.randn(n_tokens, side, side, channels, generator=generator)
+        yield {"pixel_values": tokens, "image_grid_thw": grid}
+    elif "image_position_ids" in accepted:
+        side = TOKENS_A_SIDE * (getattr(vision, "pooling_kernel_size", None) or 1)
+        places = torch.cartesian_prod(torch.arange(side), torch.arange(side)).flip(-1)
+        patches = torch.randn(n_samples, side**2, channels * patch**2, generator=generator)
+        yield {"pixel_values": patches, "image_position_ids": places.repeat(n_samples, 1, 1)}
+    elif hasattr(vision, "temporal_patch_size"):
+        shape = (n_tokens, vision.temporal_patch_size, patch, patch, channels)
+        yield {"pixel_values": torch.randn(*shape, generator=generator)}
 
 
 def _patch_shape(model: nn.Module) -> tuple[int, ...] | None:

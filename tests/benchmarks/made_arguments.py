@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from tests.benchmarks.small_sizes import BATCH, IMAGE, LENGTH, WORDS
 
@@ -24,6 +26,18 @@ def number_of(config: Any, name: str, default: int) -> int:
     parts = [config, *(part for part in vars(config).values() if hasattr(part, "model_type"))]
     sizes = (getattr(part, name, None) for part in parts)
     return next((size for size in sizes if isinstance(size, int) and size > 0), default)
+
+
+def accepted_by(model: nn.Module) -> set[str]:
+    """Return the names of the arguments of a model, with those that it hands on to its encoder."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = {parameter.name for parameter in parameters}
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    encoders = [part for name, part in model.named_modules() if name in ("encoder", "model.encoder")]
+    for encoder in encoders if hands_on and names.isdisjoint(HANDED_ON) else ():
+        inner = set(inspect.signature(encoder.forward).parameters)
+        names |= inner & {*HANDED_ON, *WITH_IMAGES} if "input_ids" in inner else set()
+    return names
 
 
 def _boxes(_: Any) -> torch.Tensor:
@@ -65,6 +79,18 @@ def _first_tokens(config: Any) -> torch.Tensor:
     return (torch.arange(max(LENGTH, wanted + 4)) < wanted).long().expand(BATCH, -1)
 
 
+def _sound_tokens(config: Any) -> torch.Tensor:
+    """Return a spectrogram of whole numbers."""
+    n_bins, n_levels = number_of(config, "n_mel_bins", 8), number_of(config, "mel_vocab_size", 8)
+    return torch.randint(n_levels, (BATCH, 4, n_bins), generator=torch.Generator().manual_seed(3))
+
+
+def _former_logits(config: Any) -> torch.Tensor:
+    """Return what a model that mends its own text said of it before."""
+    text_config = config.get_text_config()
+    return noise(number_of(config, "canvas_length", LENGTH), text_config.vocab_size)
+
+
 def _decoder_ids(config: Any) -> torch.Tensor:
     """Return the start of what a decoder reads, of several channels where it writes several."""
     channels = getattr(getattr(config, "decoder_config", None), "num_channels", None)
@@ -102,6 +128,9 @@ MAKERS: dict[str, Callable[[Any], Any]] = {
     "padding_mask": lambda _: torch.ones(BATCH, 4000, dtype=torch.bool),
     "input_features": lambda _: noise(64, 8),
     "input_values": lambda _: noise(4000),
+    "audio_input_ids": _sound_tokens,
+    "self_conditioning_logits": _former_logits,
+    "chunk_sample_lengths": lambda config: torch.full((BATCH,), 64 * number_of(config, "hop_length", 160)),
 }
 """How to make an argument from a config, by its name."""
 
@@ -115,8 +144,20 @@ TOGETHER = {
 }
 """What is given with an argument where the model takes it."""
 
+HANDED_ON = ("pixel_values",)
+"""What a model may hand on to its encoder without a name of its own for it."""
+
+WITH_IMAGES = ("mm_token_type_ids", "image_position_ids")
+"""What goes with it."""
+
 ALONE = ("inputs_embeds", "cross_attention_mask")
 """What is given with another argument and never for itself."""
 
-MEDIA = ("flattened_patches", "protein_input_ids", "bbox", "high_res_pixel_values")
+MEDIA = (
+    "flattened_patches",
+    "protein_input_ids",
+    "bbox",
+    "high_res_pixel_values",
+    "self_conditioning_logits",
+)
 """What a model may be given to look at besides images and sound."""

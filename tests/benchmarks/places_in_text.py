@@ -9,15 +9,17 @@ Some just put as many numbers into the text as it has places; then what they off
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 
+from tests.benchmarks.config_repairs import parts_of
+from tests.benchmarks.made_arguments import accepted_by
 from tests.benchmarks.small_sizes import VOCABULARY
 
 IMAGE, SOUND = "image", "sound"
@@ -29,16 +31,40 @@ NAMES = {
 
 TOKEN_TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids")
 TEXTS = ("input_ids", "labels")
-ROUNDS = 5
+GIVEN = {IMAGE: ("pixel_values",), SOUND: ("input_features", "input_values", "audio_input_ids")}
+"""What a medium comes in."""
+
+ROUNDS = 7
 """How often a model may miss tokens of one medium or the other."""
 
+FIRST = 2
+"""How many tokens of a medium to begin with where the model does not say how many it wants."""
 
-class Scattered(TorchFunctionMode):
-    """Counts the numbers that a model offers to put in the places of tokens that are not there."""
 
-    def __init__(self) -> None:
+class Offered(TorchFunctionMode):
+    """Counts the numbers that a model offers to put into a text.
+
+    Args:
+        width: Of the text.
+        embedding: What makes the text's own numbers.
+    """
+
+    def __init__(self, width: int, embedding: nn.Module) -> None:
         super().__init__()
-        self.n_numbers = 0
+        self.n_numbers = self.n_last = 0
+        self._width, self._embedding = width, embedding
+        self._hook = register_module_forward_hook(self._note)
+
+    def _note(self, module: nn.Module, _: Any, output: Any) -> None:
+        """Count what the last module gave that was as wide as the text."""
+        is_wide = isinstance(output, torch.Tensor) and output.shape[-1:] == (self._width,)
+        if is_wide and module is not self._embedding:
+            self.n_last = output.numel()
+
+    def __exit__(self, *error: Any) -> None:
+        """Stop counting."""
+        self._hook.remove()
+        super().__exit__(*error)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -53,13 +79,14 @@ class Scattered(TorchFunctionMode):
 def set_tokens(config: Any) -> dict[str, int]:
     """Let the places of images and sounds in a text be tokens of the vocabulary that no text has."""
     last = vocabulary(config) - 1
+    parts = list(parts_of(config))
     tokens = {}
     for medium, token in ((IMAGE, last), (SOUND, last - 1)):
-        names = [name for name in NAMES[medium] if hasattr(config, name)]
+        names = [name for name in NAMES[medium] if any(hasattr(part, name) for part in parts)]
         if medium == IMAGE and not names:
             names = [name for name in ("video_token_id",) if hasattr(config, name)]
-        for name in names:
-            setattr(config, name, token)
+        for part, name in [(part, name) for part in parts for name in names if hasattr(part, name)]:
+            setattr(part, name, token)
         if names:
             tokens[medium] = token
     words = getattr(config, "vocabulary_map", None) or {}
@@ -73,16 +100,42 @@ def vocabulary(config: Any) -> int:
     return min([VOCABULARY, *(size for size in sizes if isinstance(size, int) and size > 8)])
 
 
-def missed(message: str, n_samples: int) -> tuple[str, int] | None:
+def missed(message: str, batch: dict[str, Any], tokens: dict[str, int]) -> tuple[str, int] | None:
     """Return the medium that a message says to miss tokens of, and how many it wants a sample.
 
+    Args:
+        message: What the model raised.
+        batch: What it was given.
+        tokens: What stands for each medium in the text.
+
     Example:
-        >>> missed("Audio features and audio tokens do not match, tokens: 0, features: 32", 8)
+        >>> batch = {"input_ids": torch.zeros(8, 3)}
+        >>> missed("Audio features and audio tokens do not match, tokens: 0, features: 32", batch, {})
         ('sound', 4)
     """
-    wanted = re.search(r"features:? (\d+)", message)
-    medium = SOUND if re.search(r"audio|sound|speech", message, re.IGNORECASE) else IMAGE
-    return (medium, int(wanted[1]) // n_samples) if wanted else None
+    wanted = re.search(r"features:? (\d+)|Got (\d+) feature vectors", message)
+    if wanted is None:
+        return None
+    return _medium(message, batch, tokens), int(wanted[1] or wanted[2]) // len(batch["input_ids"])
+
+
+def _medium(message: str, batch: dict[str, Any], tokens: dict[str, int]) -> str:
+    """Return the medium that a message is about: by its name, its token, or how often that is there."""
+    names = re.search(r"(audio|sound|speech)|(image|vision)", message, re.IGNORECASE)
+    token = re.search(r"\(id (\d+)\)", message)
+    there = re.search(r"tokens: (\d+)", message)
+    if names:
+        return SOUND if names[1] else IMAGE
+    for medium in (IMAGE, SOUND):
+        is_named = token and tokens.get(medium) == int(token[1])
+        count = int((batch["input_ids"] == tokens.get(medium, -1)).sum())
+        if is_named or (not token and there and int(there[1]) == count and _is_given(medium, batch)):
+            return medium
+    return IMAGE
+
+
+def _is_given(medium: str, batch: dict[str, Any]) -> bool:
+    return any(name in batch for name in GIVEN[medium])
 
 
 def placed(
@@ -90,45 +143,53 @@ def placed(
 ) -> Iterator[dict[str, Any]]:
     """Yield a batch with as many tokens of each medium a sample as the model says that it misses.
 
+    Where the model raises without saying how many, that batch is yielded, and a few tokens are tried as well.
+
     Args:
         model: The model.
-        given: A batch, its text without such tokens.
+        given: A batch; tokens for media in its text are taken out first.
         tokens: What stands for each medium.
         n_images: How many tokens a sample to begin with stand for its image.
     """
+    given = _bare(given, tokens)
     counts = {IMAGE: n_images} if n_images else {}
+    tried = set(counts.items())
     for _ in range(ROUNDS):
         batch = longer(model, given, {tokens[name]: n for name, n in counts.items() if name in tokens})
-        more = _missing(model, batch, counts, tokens)
-        if more is None:
+        is_told, wanted = _wanted(model, batch, tokens)
+        wanted = [(medium, n) for medium, n in wanted if n and medium in tokens and (medium, n) not in tried]
+        if not is_told or not wanted:
             yield batch
+        if not wanted:
             return
-        if not more.keys() <= tokens.keys() or not more:
-            yield batch
-            return
-        counts |= more
+        tried.add(wanted[0])
+        counts |= dict(wanted[:1])
 
 
-def _missing(
-    model: nn.Module, batch: dict[str, Any], counts: dict[str, int], tokens: dict[str, int]
-) -> dict[str, int] | None:
-    """Run a batch; return how many tokens it should have, nothing where it fails, None where it runs."""
+def _wanted(
+    model: nn.Module, batch: dict[str, Any], tokens: dict[str, int]
+) -> tuple[bool, list[tuple[str, int]]]:
+    """Run a batch; return whether the model says what it misses, and of which medium how much to try."""
     n_samples = len(batch["input_ids"])
-    scattered = Scattered()
+    absent = [
+        medium
+        for medium in (IMAGE, SOUND)
+        if (batch["input_ids"] != tokens.get(medium, -1)).all() and _is_given(medium, batch)
+    ]
+    width = _width(model)
+    offered = Offered(width, model.get_input_embeddings())
     try:
-        with scattered:
+        with offered:
             model(**batch)
     except Exception as error:
-        found = missed(str(error), n_samples)
+        found = missed(str(error), batch, tokens)
         if found is None:
-            return {}
+            return False, [(medium, FIRST) for medium in absent]
         medium, n_wanted = found
-        n_wanted = n_wanted if counts.get(medium) != n_wanted else n_wanted // _width(model)
-        return {medium: n_wanted} if counts.get(medium) != n_wanted else {}
-    media = [IMAGE] if "pixel_values" in batch else []
-    absent = [name for name in (*media, SOUND) if not (batch["input_ids"] == tokens.get(name, -1)).any()]
-    n_offered = scattered.n_numbers // _width(model) // n_samples if scattered.n_numbers else 0
-    return {absent[0]: n_offered} if absent and n_offered and not counts.get(absent[0]) else None
+        n_last = offered.n_last // width // n_samples
+        return True, [(medium, n) for n in (n_wanted, n_wanted // width, n_last)]
+    n_offered = offered.n_numbers // width // n_samples
+    return True, [(absent[0], n_offered)] if absent else []
 
 
 def _width(model: nn.Module) -> int:
@@ -136,9 +197,20 @@ def _width(model: nn.Module) -> int:
     return width
 
 
+def _bare(given: dict[str, Any], tokens: dict[str, int]) -> dict[str, Any]:
+    """Return a batch without the tokens that stand for media in its texts."""
+    first = given["input_ids"][0]
+    if first.dim() != 1 or not tokens:
+        return given
+    is_text = ~torch.isin(first, torch.tensor(list(tokens.values())))
+    names = (*TEXTS, "attention_mask", *TOKEN_TYPES)
+    texts = {name: given[name] for name in names if name in given and given[name].shape[1:] == first.shape}
+    return given | {name: text[:, is_text] for name, text in texts.items()}
+
+
 def longer(model: nn.Module, given: dict[str, Any], counts: dict[int, int]) -> dict[str, Any]:
     """Return a batch with so many of some tokens behind the first token of each text."""
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_by(model)
     n_samples = len(given["input_ids"])
     places = torch.tensor([token for token, n in counts.items() for _ in range(n)], dtype=torch.long)
     rows = places.expand(n_samples, -1)

@@ -6,17 +6,17 @@ An argument that has no default, and one that the model asks for by name in what
 
 from __future__ import annotations
 
-import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from tests.benchmarks.asked_inputs import asked_for, patched, required, with_all_media
-from tests.benchmarks.images_in_text import lacks_images, with_images
+from tests.benchmarks.images_in_text import lacks_images, microbatches, with_images
+from tests.benchmarks.made_arguments import MAKERS, accepted_by
 from tests.benchmarks.places_in_text import placed, set_tokens
 from tests.benchmarks.small_sizes import BATCH, IMAGE, LARGEST_IMAGE, LENGTH, WORDS
 
@@ -64,7 +64,7 @@ def batch_that_runs(model: nn.Module, kind: str) -> Found:
         try:
             loss_of(model(**batch)).backward()
             n_unreached = len(unreached(model, batch))
-            loss_of(model(**first_rows(batch)))
+            loss_of(model(**microbatches(batch, 4)[0]))
         except Exception as error:
             failed = error
             messages[str(error)] = None
@@ -95,7 +95,11 @@ def unreached(model: nn.Module, batch: dict[str, Any]) -> list[str]:
         for part in {".".join(path[:depth]) for depth in (1, 2)}:
             reached[part] = reached.get(part, False) or _is_reached(parameter)
             sizes[part] = sizes.get(part, 0) + 1
-    dark = [part for part, is_reached in reached.items() if not is_reached and sizes[part] >= PART]
+    dark = [
+        part
+        for part, is_reached in reached.items()
+        if not is_reached and (sizes[part] >= PART or TOWERS.search(part))
+    ]
     return [*dark, *(["pixel_values"] if lacks_images(model, batch) else [])]
 
 
@@ -103,16 +107,14 @@ def _is_reached(parameter: nn.Parameter) -> bool:
     return parameter.grad is not None and bool(parameter.grad.any())
 
 
-def first_rows(batch: dict[str, Any]) -> dict[str, Any]:
-    """Return the first of four microbatches of a batch."""
-    first: dict[str, Any] = tree_map_only(torch.Tensor, lambda value: value.tensor_split(4)[0], batch)
-    return first
-
-
 PART = 4
 """How many parameters a part has at least to be one that a batch should reach."""
 
-SOUND = ("input_features", "input_values", "input_features_mask", "feature_attention_mask")
+TOWERS = re.compile("audio|vision|visual")
+"""Parts that it should reach whatever their size."""
+
+MASKS = {"input_features_mask", "feature_attention_mask"}
+SOUND = ("input_features", "input_values", "audio_input_ids", "chunk_sample_lengths", *MASKS)
 MEDIA = ("pixel_values", *SOUND)
 """What a model that reads text may be given besides."""
 
@@ -121,18 +123,29 @@ def batches(model: nn.Module, kind: str) -> Iterator[dict[str, Any]]:
     """Yield what to try: images in the text, as many as the model asks for; text alone; no labels."""
     given = whole = example(model, kind)
     text = {name: value for name, value in given.items() if name not in MEDIA}
+    tokens = {}
     if "input_ids" in given and len(text) < len(given) and kind != "contrastive":
         tokens = set_tokens(model.config)
-        for batch in with_images(model, given, text, tokens):
-            yield batch
-            yield from _sounding(model, batch, given, tokens)
+        for heard in _hearings(given):
+            for batch in with_images(model, heard, text, tokens):
+                yield batch
+                yield from _sounding(model, batch, heard, tokens)
         given = text
     yield given
     if "labels" in given:
         yield {name: value for name, value in given.items() if name != "labels"}
-    for start in (given, *_of_another_kind(given), whole, *_looking(model, whole)):
-        yield from asked_for(model, start)
-        yield from asked_for(model, {name: value for name, value in start.items() if name != "labels"})
+    for start in (given, *_of_another_kind(given), *_hearings(whole), *_looking(model, whole)):
+        for tried in (start, {name: value for name, value in start.items() if name != "labels"}):
+            for asked in asked_for(model, tried):
+                yield asked
+                yield from placed(model, asked, tokens) if tokens else ()
+
+
+def _hearings(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the batch, and without the masks of its sound if it has such."""
+    yield given
+    if given.keys() & MASKS:
+        yield {name: value for name, value in given.items() if name not in MASKS}
 
 
 def _sounding(
@@ -161,7 +174,7 @@ def _of_another_kind(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:
     """Make the keyword arguments of a batch, with labels where the model takes them."""
-    accepted = set(inspect.signature(model.forward).parameters)
+    accepted = accepted_by(model)
     generator = torch.Generator().manual_seed(1)
     config: Any = model.config
 
@@ -185,6 +198,9 @@ def example(model: nn.Module, kind: str, batch: int = BATCH) -> dict[str, Any]:
         given.setdefault("labels", torch.arange(batch) % 2)
         if kind == "segmentation":
             given["labels"] = torch.zeros(batch, size, size, dtype=torch.long)
+    for name in ("audio_input_ids", "chunk_sample_lengths"):
+        if name in accepted:
+            given[name] = MAKERS[name](config)
     if "input_features" in accepted:
         given["input_features"] = noise(*_spectrogram(config))
         for name in ("input_features_mask", "feature_attention_mask"):

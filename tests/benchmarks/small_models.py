@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tests.benchmarks.config_repairs import repaired
+from tests.benchmarks.places_in_text import set_tokens
 from tests.benchmarks.small_batches import Found, batch_that_runs
 from tests.benchmarks.small_configs import SMALL_NUMBERS, configs, late_configs, scaled_configs
 from tests.benchmarks.small_sizes import LIMIT
@@ -60,6 +61,7 @@ def build(name: str, make_config: Callable[[], Any]) -> nn.Module:
     config = make_config()
     if hasattr(config, "is_decoder"):
         config.is_decoder = "Causal" in name or "LMHead" in name
+    set_tokens(config)  # before the model keeps what they are
     with torch.device("meta"):
         n_parameters = sum(parameter.numel() for parameter in model_class(config).parameters())
     if n_parameters > LIMIT:

@@ -131,6 +131,11 @@ def _versions() -> str:
 
 
 def _line(note: str) -> str:
-    """One line of a note, without the folder that packages lie in."""
-    without_folder = re.sub(r"\S*/site-packages/", "", " ".join(note.split()))
+    r"""One line of a note, without the folders that packages and the standard library lie in.
+
+    Example:
+        >>> _line("at /home/me/lib/python3.11/random.py:14\n in /env/lib/python3.12/site-packages/a.py")
+        'at random.py:14 in a.py'
+    """
+    without_folder = re.sub(r"\S*/(site-packages|lib/python3\.\d+)/", "", " ".join(note.split()))
     return without_folder.partition(" Try: ")[0]

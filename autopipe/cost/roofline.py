@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import networkx as nx
 from torch import nn
 
-from autopipe.cost.operation import total_ms
+from autopipe.cost.operation import tensor_bytes, total_ms
 from autopipe.cost.walk import Walk, charge, priced_nodes
 from autopipe.ir.cost_graph import CostGraph, CostNode, TiedParam
 from autopipe.ir.hardware import Hardware
@@ -91,7 +91,7 @@ def _all_sizes(traced: TracedModel, given: Mapping[str, int]) -> dict[str, int]:
 
 def _recomputable(traced: TracedModel, model: nn.Module, sizes: Mapping[str, int]) -> list[frozenset[str]]:
     """Return the repeatable nodes that bring no gradient back and need no large table where they run."""
-    nbytes = {fqn: buffer.nbytes for fqn, buffer in model.named_buffers(remove_duplicate=False)}
+    nbytes = {fqn: tensor_bytes(buffer) for fqn, buffer in model.named_buffers(remove_duplicate=False)}
     found = []
     for unit in repeatable_units(traced):
         infos = [traced.info[name] for name in unit]

@@ -8,7 +8,7 @@ from autopipe.errors import CaptureError
 from autopipe.trace.effects import storage_of
 from autopipe.trace.glue import asking_gradient
 from autopipe.trace.recorder import Recorder
-from autopipe.trace.source import user_line
+from autopipe.trace.source import line_of_frame
 
 
 def set_requires_grad(recorder: Recorder, tensor: torch.Tensor, wanted: bool = True) -> torch.Tensor:
@@ -32,7 +32,7 @@ def set_requires_grad(recorder: Recorder, tensor: torch.Tensor, wanted: bool = T
     if not wanted or node.op in ("placeholder", "get_attr"):
         what = "an argument or a buffer" if wanted else "a tensor"
         raise CaptureError(
-            f"cannot see through the module: it sets .requires_grad of {what}.", where=user_line()
+            f"cannot see through the module: it sets .requires_grad of {what}.", where=line_of_frame()
         )
     tensor.requires_grad_()
     program, storage = recorder.program, storage_of(tensor)

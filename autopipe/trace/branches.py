@@ -30,6 +30,13 @@ DEPENDS_ON_DATA = (DataDependentOutputException, DynamicOutputShapeException, Gu
 """What fake tensors raise where their values are asked for."""
 
 
+def depends_on_data(error: BaseException) -> bool:
+    """Whether Python asked for the values of fake tensors, or for a number made of them."""
+    if isinstance(error, TypeError):  # of a function of torch that takes numbers only
+        return any(name in str(error) for name in ("FakeTensor", "DataDependentNumber"))
+    return isinstance(error, DEPENDS_ON_DATA)
+
+
 class RandomBranch(DataDependentOutputException):
     """A branch on random numbers: layers that are dropped at random."""
 

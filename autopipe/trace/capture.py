@@ -18,7 +18,7 @@ from autopipe.errors import AutopipeError, CaptureError
 from autopipe.ir.structure import Structure
 from autopipe.ir.traced import AttributeWrite, TracedModel
 from autopipe.trace.attempt import Attempt, Example
-from autopipe.trace.branches import DEPENDS_ON_DATA, Branches, RandomBranch, UnknownBranch
+from autopipe.trace.branches import DEPENDS_ON_DATA, Branches, RandomBranch, UnknownBranch, depends_on_data
 from autopipe.trace.fits import (
     out_of_range,
     refuse_arguments_that_do_not_bind,
@@ -33,6 +33,9 @@ from autopipe.trace.silence import silenced_torch
 from autopipe.trace.sizes import ATTEMPTS, FIXED_BATCH_ATTEMPTS, Openness
 from autopipe.trace.source import line_of_error
 
+_KEPT_WHOLE = (
+    "move these lines into a module inside the model: it is then kept whole and runs its own Python."
+)
 _log = logging.getLogger("autopipe")
 
 
@@ -169,7 +172,8 @@ def guessed_batch_dims(holes: Sequence[Any]) -> list[int | None]:
 
 def _explained(error: Exception) -> CaptureError:
     if isinstance(error, AutopipeError):
-        return CaptureError(error.what, error.where, error.why, error.remedy)
+        where = error.where or line_of_error(error.__traceback__)
+        return CaptureError(error.what, where, error.why, error.remedy or _KEPT_WHOLE)
     where, first_line = line_of_error(error.__traceback__), (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, RandomBranch):
         return CaptureError(
@@ -179,7 +183,7 @@ def _explained(error: Exception) -> CaptureError:
             remedy="set the probability at that line to 0; or let each layer decide for itself in a module "
             "around it:\nreturn x if torch.rand([]) < p else layer(x). Only these are kept whole then.",
         )
-    if isinstance(error, DEPENDS_ON_DATA):
+    if depends_on_data(error):
         return CaptureError(
             "the model branches on the values of a tensor, so it has no single graph.",
             where=where,
@@ -192,6 +196,5 @@ def _explained(error: Exception) -> CaptureError:
         "the model cannot be captured as one graph.",
         where=where,
         why=f"{type(error).__name__}: {first_line}",
-        remedy="run the model once on the example to see that it works; move these lines into a module "
-        "inside the model: it is then kept whole and runs its own Python.",
+        remedy=f"run the model once on the example to see that it works; {_KEPT_WHOLE}",
     )

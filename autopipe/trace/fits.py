@@ -95,7 +95,7 @@ def refuse_arguments_that_fail(model: nn.Module, args: tuple[Any, ...], kwargs: 
         return
     devices = {tensor.device for tensor in [*given, *weights] if tensor.is_cuda}
     try:
-        with kept_streams(), torch.random.fork_rng(devices=sorted(devices, key=str)), torch.no_grad():
+        with kept_streams(), torch.random.fork_rng(devices=sorted(devices, key=str)):
             real.forward(*args, **kwargs)
     except Exception as error:
         raise _does_not_fit(model, real, error, args, kwargs) from error

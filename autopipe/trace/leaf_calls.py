@@ -15,16 +15,16 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from autopipe.errors import CaptureError
 from autopipe.ir.traced import AttributeWrite
-from autopipe.trace.branches import DEPENDS_ON_DATA, RandomBranch
+from autopipe.trace.branches import RandomBranch, depends_on_data
 from autopipe.trace.glue import ON_RANDOM_NUMBERS
 from autopipe.trace.leaf_use import LeafUse
-from autopipe.trace.leaves import has_forward_hooks, has_hooks, recording_hooks, why_leaf
+from autopipe.trace.leaves import HAS_HOOKS, has_forward_hooks, has_hooks, recording_hooks, why_leaf
 from autopipe.trace.modes import Interception
 from autopipe.trace.module_state import PLAIN, ModuleState
 from autopipe.trace.rebound import buffers_of, record_replaced
 from autopipe.trace.recorder import Recorder
 from autopipe.trace.repeats import make
-from autopipe.trace.source import line_of_error, user_line
+from autopipe.trace.source import line_of_error, line_of_frame
 from autopipe.trace.stand_in import fake_results_of_module
 from autopipe.trace.streams import kept_streams, refusing_draws, streams
 from autopipe.trace.volatile import mark_volatile, refusing_reads
@@ -153,7 +153,7 @@ class LeafCalls:
         if fqn is None or module is self._root:
             return self._unnamed(module, args, kwargs)
         reason = self._why_whole(fqn, module)
-        if reason is None:
+        if reason is None or (not reason and self._runs_with_other_weights(module)):
             out = self._see_through(fqn, module, args, kwargs)
         else:
             with kept_streams():
@@ -166,7 +166,7 @@ class LeafCalls:
         if module is not self._root and has_hooks(module):
             raise CaptureError(
                 f"a {type(module).__name__} with hooks is called, and it is not registered in the model.",
-                where=user_line(),
+                where=line_of_frame(),
                 remedy="register it as an attribute of the module that calls it",
             )
         return module.forward(*args, **kwargs)
@@ -175,6 +175,13 @@ class LeafCalls:
         if self._opaque(fqn):
             return "opaque= names it"
         return self._whole.get(fqn) or why_leaf(module)
+
+    def _runs_with_other_weights(self, module: nn.Module) -> bool:
+        """Whether a leaf is called with weights that are not its own, as by ``torch.func.functional_call``.
+
+        Its node would run with its own, so that it is the functions inside that become nodes.
+        """
+        return self._state.has_other_weights(module) and not has_hooks(module)
 
     def _see_through(self, fqn: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
         self._seen_through.add(fqn)
@@ -195,7 +202,13 @@ class LeafCalls:
     def _leaf(self, fqn: str, module: nn.Module, args: Any, kwargs: Any, reason: str) -> Any:
         changed = self._state.changed_in(module)
         if changed and fqn not in self.found:
-            raise CaptureError(f"it sets {', '.join(changed)} of {fqn}, which a graph would forget")
+            if self._state.has_other_weights(module):
+                raise CaptureError(
+                    f"{fqn} is called with weights that are not its own, and it is kept whole, with its own: "
+                    f"{reason or HAS_HOOKS}.",
+                    where=line_of_frame(),
+                )
+            raise CaptureError(f"it sets {', '.join(changed)} of {fqn}, which a graph would forget.")
 
         self._recorder.branches.note_module()
 
@@ -264,7 +277,7 @@ def _reason(error: Exception) -> str:
     """Say why a container is kept whole, from what its forward raised on fake tensors."""
     if isinstance(error, RandomBranch):
         what = ON_RANDOM_NUMBERS
-    elif isinstance(error, DEPENDS_ON_DATA):
+    elif depends_on_data(error):
         what = "it depends on data"
     else:
         what = (str(error).strip().splitlines() or [type(error).__name__])[0]

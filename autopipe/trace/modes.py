@@ -40,7 +40,7 @@ from autopipe.trace.kernels import (
 )
 from autopipe.trace.leaves import recording_hooks
 from autopipe.trace.recorder import Recorder
-from autopipe.trace.source import line_of_frame, user_line
+from autopipe.trace.source import line_of_frame
 from autopipe.trace.stand_in import fake_results
 
 NOT_CAPTURED = {
@@ -106,7 +106,7 @@ class Interception:
         if self._reachable is not None:
             raise CaptureError(
                 f"a custom autograd function calls a {type(module).__name__}, and a node is one of the two.",
-                where=user_line(),
+                where=line_of_frame(),
             )
         if not self.is_inside:
             return self._call_module(module, args, kwargs)
@@ -145,7 +145,8 @@ class Interception:
         hidden = [tensor for tensor in tensors_in(args) if id(tensor) not in self._reachable]
         for name, _ in self.recorder.values.owned_among(hidden):
             raise CaptureError(
-                f"a custom autograd function reads {name}, which is none of its arguments.", where=user_line()
+                f"a custom autograd function reads {name}, which is none of its arguments.",
+                where=line_of_frame(),
             )
 
     def function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -180,7 +181,7 @@ class _Functions(TorchFunctionMode):
         if self._interception.is_inside or torch._C._functorch.peek_interpreter_stack() is not None:
             return func(*args, **kwargs)
         if func in NOT_CAPTURED:
-            raise CaptureError(f"cannot see through the module: {NOT_CAPTURED[func]}.", where=user_line())
+            raise CaptureError(f"cannot see through the module: {NOT_CAPTURED[func]}.", where=line_of_frame())
         name = getattr(func, "__name__", "")
         if name == "__get__":
             return self._property(func, args[0])
@@ -212,7 +213,7 @@ class _Functions(TorchFunctionMode):
         name = setter.__self__.__name__
         if name != "requires_grad":
             raise CaptureError(
-                f"cannot see through the module: it sets .{name} of a tensor.", where=user_line()
+                f"cannot see through the module: it sets .{name} of a tensor.", where=line_of_frame()
             )
         set_requires_grad(self._interception.recorder, tensor, value)
 
@@ -243,7 +244,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if interception.grad_enabled not in (None, torch.is_grad_enabled()):
             raise CaptureError(
                 f"cannot see through the module: {func} runs in a function that has a backward of its own.",
-                where=user_line(),
+                where=line_of_frame(),
             )
         with interception.recorder.program.below_autograd():
             return interception.function(func, args, kwargs)

@@ -24,6 +24,7 @@ _NOT_LOOKED_INTO = (*PLAIN, *_FUNCTIONS, nn.Module, torch.Tensor, torch.device, 
 HARMLESS = frozenset({"_output_capturing_hooks_installed"})
 """Set by transformers on its first call, with hooks that autopipe runs during capture."""
 
+_WEIGHTS = frozenset({"_parameters", "_buffers", "_flat_weights"})
 _TABLES = frozenset({"_parameters", "_buffers", "_modules"})
 _HOOK_TABLES = frozenset({"_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"})
 
@@ -66,6 +67,11 @@ class ModuleState:
     def changed_in(self, module: nn.Module) -> list[str]:
         """Return the names of the attributes of a module and its children that are not as they are known."""
         return [name for inner in module.modules() for name in self.spelled(inner, self._changed(inner))]
+
+    def has_other_weights(self, module: nn.Module) -> bool:
+        """Whether tensors are lent to a module and its children, and nothing else of them is another."""
+        names = {name for inner in module.modules() for name in self._changed(inner)}
+        return bool(names) and names <= _WEIGHTS
 
     def spelled(self, module: nn.Module, names: list[str]) -> list[str]:
         """Return the names of attributes as a forward writes them: those of buffers for ``_buffers``."""

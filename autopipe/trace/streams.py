@@ -5,8 +5,10 @@ from __future__ import annotations
 import dis
 import inspect
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -79,14 +81,14 @@ def _line_that_draws(module: nn.Module) -> str:
 
 
 def _drawing_line(code: CodeType, names: dict[str, Any]) -> int | None:
-    steps = list(dis.get_instructions(code))
-    for step, following in zip(steps, [*steps[1:], None], strict=True):
-        if step.opname != "LOAD_GLOBAL" or step.positions is None:
-            continue
-        value = names.get(step.argval)
-        if value is np and following is not None and following.argval == "random":
+    known = dict(names)
+    for step, following in pairwise(dis.get_instructions(code)):
+        if step.opname == "IMPORT_NAME":
+            known[following.argval] = sys.modules.get(step.argval)
+        value = known.get(step.argval) if step.opname in ("LOAD_GLOBAL", "LOAD_FAST") else None
+        if value is np and following.argval == "random":
             value = np.random
-        if _is_source(value):
+        if step.positions is not None and _is_source(value):
             return step.positions.lineno
     return None
 

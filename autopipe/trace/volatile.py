@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from autopipe.errors import CaptureError
-from autopipe.trace.source import user_line
+from autopipe.trace.source import line_of_frame
 
 _known: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
@@ -54,7 +54,7 @@ def refusing_reads(modules: Collection[nn.Module], is_inside_leaf: Callable[[], 
             raise CaptureError(
                 f"it reads .{name} of a {type(self).__name__}, which changes with every call, and a graph "
                 "would freeze it.",
-                where=user_line(),
+                where=line_of_frame(),
             )
         return object.__getattribute__(self, name)
 

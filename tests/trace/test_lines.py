@@ -105,9 +105,17 @@ class ByName(Dropping):
         return self.layers[0](x) if drawn() > 0.5 else x
 
 
+class Importing(Dropping):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        import random as chances
+
+        return self.layers[0](x) if chances.random() > 0.5 else x
+
+
 @pytest.mark.parametrize(
     ("block", "line"),
     [
+        (Importing, "Importing.forward:  return self.layers[0](x) if chances.random() > 0.5 else x"),
         (Dropping, "Dropping.forward:  chance = random.uniform(0, 1)"),
         (ByNumpy, "ByNumpy.is_kept:  return bool(np.random.rand() > 0.5)"),
         (ByName, "ByName.forward:  return self.layers[0](x) if drawn() > 0.5 else x"),
@@ -120,3 +128,60 @@ def test_a_draw_that_is_not_torchs_is_named_by_its_line(block: type[nn.Module], 
     with pytest.raises(CaptureError, match="draws from Python's or numpy's") as raised:
         capture(block(), (X,))
     assert line in raised.value.where
+
+
+class Asking(Helped):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.requires_grad_())
+
+
+class Hooking(Helped):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x)
+        y.register_hook(lambda grad: grad)
+        return y
+
+
+@pytest.mark.parametrize(
+    ("block", "line"),
+    [
+        (Asking, "Asking.forward:  return self.inner(x.requires_grad_())"),
+        (Hooking, "Hooking.forward:  y.register_hook(lambda grad: grad)"),
+    ],
+)
+def test_what_the_model_itself_may_not_do_has_a_line_and_a_remedy(block: type[nn.Module], line: str) -> None:
+    with pytest.raises(CaptureError, match="cannot see through the module") as raised:
+        capture(block(), (X,))
+    assert line in raised.value.where
+    assert "a module inside the model" in raised.value.remedy
+
+
+class Counted(Helped):
+    """Gives a function of torch a number that only a run knows."""
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * torch.arange(0, lengths.max().item())[:1]
+
+
+class Unpacked(Helped):
+    """Gives a function of torch a tensor for a size."""
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) + torch.zeros(1, lengths.max().clamp(1, 1))
+
+
+@pytest.mark.parametrize("block", [Counted, Unpacked])
+def test_a_number_that_torch_asks_for_is_data_too(block: type[nn.Module]) -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block, self.head = block(), nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            return self.head(self.block(x, lengths))
+
+    given = X, torch.tensor([3, 1, 2, 4])
+    (reason,) = opaque_modules(capture(Around(), given)).values()
+    assert reason.startswith("it depends on data at ")
+    with pytest.raises(CaptureError, match="branches on the values of a tensor"):
+        capture(block(), given)

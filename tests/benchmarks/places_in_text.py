@@ -176,8 +176,9 @@ def _wanted(
         for medium in (IMAGE, SOUND)
         if (batch["input_ids"] != tokens.get(medium, -1)).all() and _is_given(medium, batch)
     ]
-    width = _width(model)
-    offered = Offered(width, model.get_input_embeddings())
+    embedding = _text_embedding(model)
+    width = embedding.weight.shape[-1]
+    offered = Offered(width, embedding)
     try:
         with offered:
             model(**batch)
@@ -192,9 +193,13 @@ def _wanted(
     return True, [(absent[0], n_offered)] if absent else []
 
 
-def _width(model: nn.Module) -> int:
-    width: int = model.get_input_embeddings().weight.shape[-1]
-    return width
+def _text_embedding(model: nn.Module) -> Any:
+    """Return what makes numbers of a text: what the model says, or the largest embedding in it."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        embeddings = [part for part in model.modules() if isinstance(part, nn.Embedding)]
+        return max(embeddings, key=lambda embedding: embedding.num_embeddings)
 
 
 def _bare(given: dict[str, Any], tokens: dict[str, int]) -> dict[str, Any]:

@@ -108,6 +108,14 @@ def test_sound_gets_as_many_tokens_as_the_tower_gave_whatever_the_message_says(s
     assert (last["input_ids"] == 97).sum(1).tolist() == [6, 6]
 
 
+def test_a_model_that_does_not_say_what_embeds_its_text_gets_its_tokens() -> None:
+    class Silent(Seeing):
+        def get_input_embeddings(self) -> nn.Module:
+            raise NotImplementedError
+
+    _assert_reached(Silent(is_strict=False))
+
+
 def test_tokens_placed_before_are_taken_out_first() -> None:
     ids = torch.tensor([[5, 98, 98, 98, 6, 7]]).repeat(2, 1)
     given = {"input_ids": ids, "pixel_values": torch.randn(2, 3)}

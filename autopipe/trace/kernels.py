@@ -86,9 +86,14 @@ def refuse_dtypes(func: Any, args: tuple[Any, ...]) -> None:
 
 def storages_written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[int]:
     """Return the memory that an operator writes, by its schema."""
+    return {storage_of(tensor) for tensor in tensors_written(func, args, kwargs)}
+
+
+def tensors_written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """Return the tensors that an operator writes, by its schema."""
     given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
     found = [given.get(argument.name) for argument in func._schema.arguments if argument.is_write]
-    return {storage_of(tensor) for tensor in tensors_in(found)}
+    return tensors_in(found)
 
 
 def drops_nothing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from autopipe.trace.branches import RandomBranch, depends_on_data
 from autopipe.trace.glue import ON_RANDOM_NUMBERS
 from autopipe.trace.leaf_use import LeafUse
 from autopipe.trace.leaves import HAS_HOOKS, has_forward_hooks, has_hooks, recording_hooks, why_leaf
-from autopipe.trace.modes import Interception
+from autopipe.trace.modes import Interception, is_in_transform
 from autopipe.trace.module_state import PLAIN, ModuleState
 from autopipe.trace.rebound import buffers_of, record_replaced
 from autopipe.trace.recorder import Recorder
@@ -150,7 +150,7 @@ class LeafCalls:
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Call a module that the model's Python calls."""
         fqn = self._fqn.get(id(module))
-        if fqn is None or module is self._root:
+        if fqn is None or module is self._root or is_in_transform():
             return self._unnamed(module, args, kwargs)
         reason = self._why_whole(fqn, module)
         if reason is None or (not reason and self._runs_with_other_weights(module)):
@@ -165,9 +165,10 @@ class LeafCalls:
     def _unnamed(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if module is not self._root and has_hooks(module):
             raise CaptureError(
-                f"a {type(module).__name__} with hooks is called, and it is not registered in the model.",
+                f"a {type(module).__name__} with hooks is called, and it is not registered in the model, or "
+                "under torch.func.",
                 where=line_of_frame(),
-                remedy="register it as an attribute of the module that calls it",
+                remedy="register it as an attribute of the module that calls it, or take the hooks off",
             )
         return module.forward(*args, **kwargs)
 

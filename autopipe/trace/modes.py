@@ -36,6 +36,7 @@ from autopipe.trace.kernels import (
     refuse_dtypes,
     running_statistics_written,
     storages_written,
+    tensors_written,
     without_kernel,
 )
 from autopipe.trace.leaves import recording_hooks
@@ -48,7 +49,13 @@ NOT_CAPTURED = {
     torch.Tensor.retain_grad: "it keeps the gradient of a tensor",
     torch.Tensor.backward: "it runs a backward of its own",
     torch.autograd.grad: "it runs a backward of its own",
+    torch._C._VariableFunctions._make_dual: "it differentiates forward",
 }
+
+
+def is_in_transform() -> bool:
+    """Whether ``torch.vmap``, ``torch.func.grad`` or another transform runs: operators are seen below it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 class Interception:
@@ -153,6 +160,10 @@ class Interception:
         """Run a function on fake tensors and record it."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
+            if self.recorder.program.is_below_autograd:
+                self.note_effects(target, args, kwargs)
+                for tensor in tensors_written(target, args, kwargs):
+                    torch.autograd.graph.increment_version(tensor)  # autograd, which does so, is above
             try:
                 with self.recorder.program.sizes.of_kernels(target in CONVOLUTIONS):
                     return target(*args, **kwargs)
@@ -168,6 +179,15 @@ class Interception:
         with self.inside():
             return self.recorder.call_function(target, args, kwargs, run)
 
+    def note_effects(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note what an operator draws and writes."""
+        if torch.Tag.nondeterministic_seeded in func.tags and not drops_nothing(func, args, kwargs):
+            self.recorder.is_random = True
+        for running in running_statistics_written(func, args):
+            torch.autograd.graph.increment_version(running)
+        if func._schema.is_mutable:
+            self.recorder.note_written(storages_written(func, args, kwargs))
+
 
 class _Functions(TorchFunctionMode):
     """Sees torch functions and tensor methods."""
@@ -178,7 +198,7 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._interception.is_inside or torch._C._functorch.peek_interpreter_stack() is not None:
+        if self._interception.is_inside or is_in_transform():
             return func(*args, **kwargs)
         if func in NOT_CAPTURED:
             raise CaptureError(f"cannot see through the module: {NOT_CAPTURED[func]}.", where=line_of_frame())
@@ -230,17 +250,17 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         interception.refuse_hidden_weights((args, kwargs))
         refuse_dtypes(func, args)
         interception.recorder.indices.check(func, args)
-        if torch.Tag.nondeterministic_seeded in func.tags and not drops_nothing(func, args, kwargs):
-            interception.recorder.is_random = True
-        for running in running_statistics_written(func, args):
-            torch.autograd.graph.increment_version(running)
-        if func._schema.is_mutable:
-            interception.recorder.note_written(storages_written(func, args, kwargs))
+        interception.note_effects(func, args, kwargs)
         if interception.is_inside:
             interception.recorder.note_held(args)
-        if interception.is_inside or not (func._schema.returns or func._schema.is_mutable):
+        is_a_query = func.namespace == "prim" or not (func._schema.returns or func._schema.is_mutable)
+        if interception.is_inside or is_a_query:
             made = without_kernel(func, args)
             return func(*args, **kwargs) if made is None else made
+        if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
+            raise CaptureError(
+                "cannot see through the module: it captures a graph of its own.", where=line_of_frame()
+            )
         if interception.grad_enabled not in (None, torch.is_grad_enabled()):
             raise CaptureError(
                 f"cannot see through the module: {func} runs in a function that has a backward of its own.",

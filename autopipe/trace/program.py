@@ -50,7 +50,7 @@ class Program:
         self.written_tensors: dict[str, torch.Tensor] = {}
         self._of_unknown_size: list[fx.Node] = []
         self._recompute = ""
-        self._is_below_autograd = False
+        self.is_below_autograd = False
         self._wanting: set[str] = set()
         self._ordinals: dict[str, int] = {}
 
@@ -83,11 +83,11 @@ class Program:
     @contextmanager
     def below_autograd(self) -> Iterator[None]:
         """While operators are recorded that autograd is yet to hear of, so that their results do not tell."""
-        before, self._is_below_autograd = self._is_below_autograd, True
+        before, self.is_below_autograd = self.is_below_autograd, True
         try:
             yield
         finally:
-            self._is_below_autograd = before
+            self.is_below_autograd = before
 
     def region(self) -> Region:
         """Return the modes that are on now."""
@@ -111,7 +111,7 @@ class Program:
         if any(self.sizes.is_decided_by_values(size) for tensor in tensors_in(out) for size in tensor.shape):
             self._of_unknown_size.append(node)
         spec = self.spec(out) if isinstance(out, torch.Tensor) else None
-        if self._is_below_autograd and torch.is_grad_enabled() and self._wants_gradient(node):
+        if self.is_below_autograd and torch.is_grad_enabled() and self._wants_gradient(node):
             self._wanting.add(node.name)
             spec = spec and replace(spec, requires_grad=spec.is_differentiable)
         is_view = isinstance(out, torch.Tensor) and storage_of(out) in set(storages)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
+from autopipe.errors import CaptureError
+from autopipe.trace import capture
 from tests.trace.agreement import assert_agrees, opaque_modules
 
 
@@ -75,6 +81,9 @@ class Around(nn.Module):
         return out
 
 
+TORCH_WARNS = pytest.mark.filterwarnings(
+    "ignore:.*torch.jit:DeprecationWarning", "ignore:.*get_attr:UserWarning"
+)
 X, MASK = torch.linspace(-2, 2, 24).reshape(4, 6), torch.linspace(0, 1, 24).reshape(4, 6)
 
 
@@ -97,3 +106,78 @@ def test_a_gradient_comes_back_through_every_cut_inside_of_a_vectorized_function
     wanting = {info.key.split("|")[1]: info.spec is not None and info.spec.requires_grad for info in inside}
     assert wanting["mm.default"]
     assert not wanting["detach.default"]
+
+
+def squeezed(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    return torch.vmap(lambda row: (row @ weights).tanh())(x)  # torch squeezes the product in place
+
+
+def in_place(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    return torch.vmap(lambda row: (row @ weights).mul_(2).tanh_())(x)
+
+
+def of_a_module(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    return torch.vmap(module)(x)
+
+
+def slopes(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    return torch.vmap(torch.func.grad(lambda row: (row @ weights).tanh().sum()))(x)
+
+
+def jacobian(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    return torch.vmap(torch.func.jacrev(module))(x).sum(1)
+
+
+def forward_jacobian(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    return torch.vmap(torch.func.jacfwd(lambda row: (row @ weights).tanh()))(x).sum(1)
+
+
+def hessian(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    return torch.vmap(torch.func.hessian(lambda row: (row @ weights).tanh().sum()))(x).sum(1)
+
+
+def dropped(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    return torch.vmap(lambda row: F.dropout(row @ weights, 0.5), randomness="different")(x)
+
+
+class Transforming(nn.Module):
+    """Applies a function that transforms others."""
+
+    def __init__(self, function: Callable[[Tensor, nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+        self.weights, self.function, self.head = nn.Parameter(torch.randn(6, 6)), function, nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function(self.weights, self.second, self.first(x)))
+
+
+@TORCH_WARNS
+@pytest.mark.parametrize(
+    "function", [squeezed, in_place, of_a_module, slopes, jacobian, forward_jacobian, hessian, dropped]
+)
+def test_what_a_transform_runs_is_seen_operator_by_operator(function: Any) -> None:
+    torch.manual_seed(0)
+    model = Transforming(function)
+    traced = assert_agrees(model, (X,), n_stages=(1, 3), exact=False)
+    assert any(info.is_random for info in traced.info.values()) == (function is dropped)
+    with torch.no_grad():
+        assert_agrees(model, (X,), n_stages=(2,), exact=False)
+
+
+def linearized(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    return torch.func.linearize(lambda y: (y @ weights).tanh(), x)[1](x)
+
+
+def dual(weights: Tensor, module: nn.Module, x: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        made = forward_ad.make_dual(x, torch.ones_like(x))
+        return forward_ad.unpack_dual((made @ weights).tanh()).tangent
+
+
+@TORCH_WARNS
+@pytest.mark.parametrize("function", [linearized, dual])
+def test_other_ways_to_differentiate_are_explained(function: Any) -> None:
+    with pytest.raises(CaptureError, match="cannot see through the module") as raised:
+        capture(Transforming(function), (X,))
+    assert "test_vectorized_functions.py:" in raised.value.where

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,8 @@ class Region:
         place: Where each of its items stands.
         inner: Nets with all ends in D or v.
         outer: For each item what its nets to others cost if it moves, at most.
+        shared: Nets to others with several ends in D and none in v, which cost more than that only if all
+            those ends move: until then the stage of v has an end of its own.
     """
 
     anchor: int
@@ -51,6 +53,16 @@ class Region:
     place: dict[int, int]
     inner: list[int]
     outer: Floats
+    shared: list[int]
+
+    def moved_whole(self, part: Collection[int], costs: BlockCosts) -> float:
+        """What the shared nets cost whose ends in D are all in a part."""
+        inside = frozenset(part)
+        return sum(
+            float(costs.cheap[net])
+            for net in self.shared
+            if inside.issuperset(pin for pin in costs.pins[net] if pin in self.place)
+        )
 
 
 class PartCuts:
@@ -71,7 +83,7 @@ class PartCuts:
 
     def others_gain(self) -> bool:
         """Does no stage but the anchor's get dearer, whatever part of the region it loses?"""
-        if (self.spared <= 0).all():
+        if (self.spared <= 0).all() and not self.region.shared:
             return True
         return self._saturates(self.spared, closed=False, held=None)
 
@@ -100,7 +112,8 @@ class PartCuts:
             for net in self.region.inner
             if not inside.isdisjoint(costs.pins[net]) and not inside.issuperset(costs.pins[net])
         )
-        return float(self.load[[self.region.place[x] for x in part]].sum() - cut * (1 + _SAFE))
+        load = self.load[[self.region.place[x] for x in part]].sum() + self.region.moved_whole(part, costs)
+        return float(load - cut * (1 + _SAFE))
 
     def _saturates(self, load: Floats, *, closed: bool, held: int | None) -> bool:
         """Can every load flow to the anchor? Then no part has more load than cut."""
@@ -109,6 +122,7 @@ class PartCuts:
 
         arcs = _FlowArcs(self.region, self.costs)
         arcs.add_loads(load)
+        arcs.add_shared()
         if closed:
             arcs.add_closure(self.near)
         if held is not None:
@@ -151,6 +165,14 @@ class _FlowArcs:
                 self.add(0, at, amount)
             elif amount < 0:
                 self.add(at, 1, -amount)
+
+    def add_shared(self) -> None:
+        for net in self.region.shared:
+            self.add(0, self.n_nodes, float(self.costs.cheap[net]))
+            for pin in sorted(self.costs.pins[net]):
+                if pin in self.region.place:
+                    self.add(self.n_nodes, self.node(pin), np.inf)
+            self.n_nodes += 1
 
     def add_closure(self, near: Sequence[Sequence[int]]) -> None:
         for item in self.region.items:

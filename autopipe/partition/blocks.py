@@ -143,16 +143,19 @@ class _Blocks:
         place = {item: at for at, item in enumerate(items)}
         inside = {anchor, *items}
         inner: list[int] = []
+        shared: list[int] = []
         outer = np.zeros(len(items))
         for net in sorted({net for item in items for net in costs.nets_of[item]}):
-            if costs.pins[net] <= inside:
+            pins = costs.pins[net]
+            if pins <= inside:
                 inner.append(net)
                 continue
-            beside = costs.cheap[net] if anchor in costs.pins[net] else 0.0
-            for pin in costs.pins[net]:
-                if pin in place:
-                    outer[place[pin]] += costs.dear[net] - beside
-        return Region(anchor, items, place, inner, outer)
+            ends = [place[pin] for pin in pins if pin in place]
+            if anchor not in pins and len(ends) > 1:
+                shared.append(net)
+            beside = costs.cheap[net] if anchor in pins or len(ends) > 1 else 0.0
+            outer[ends] += costs.dear[net] - beside
+        return Region(anchor, items, place, inner, outer, shared)
 
     def _fuse_within(self, region: Region) -> None:
         """Fuse with the anchor what no part worth keeping takes away from it."""

@@ -41,6 +41,11 @@ class Incumbent:
         """No split is below that."""
         self.lower = max(self.lower, bound)
 
+    def beat(self, upper: float) -> None:
+        """Count only splits that are better than one that is kept elsewhere."""
+        if upper <= self.upper:
+            self.upper, self.stage_of, self.method = upper, None, "none"
+
     def try_order(self, order: list[int], name: str) -> None:
         """Take the best split of an order if it is better."""
         bottleneck, stage_of = split_order(self.problem, order, self.upper)

@@ -31,6 +31,9 @@ _LIGHT = 0.01
 _QUIET = 5e-4
 """The same for the cost of what it reads, and of what it makes for several readers."""
 
+_COARSE = 2e-2
+"""The same where a bound that is near will do."""
+
 _LOOSE = 0.25
 """Share of the target that must weigh beside an item for its place to be free."""
 
@@ -76,7 +79,9 @@ class _Pool:
         return int(self.count.sum())
 
 
-def pool(problem: Problem, reach: Reach, target: float, *, quiet: bool) -> Relaxed | None:
+def pool(
+    problem: Problem, reach: Reach, target: float, *, quiet: bool, coarse: bool = False
+) -> Relaxed | None:
     """Put small loose items into pools.
 
     Args:
@@ -84,13 +89,14 @@ def pool(problem: Problem, reach: Reach, target: float, *, quiet: bool) -> Relax
         reach: Their closure.
         target: About the bottleneck, for what counts as small.
         quiet: Only items whose nets are all cheap; otherwise those with one reader may be dear.
+        coarse: Take dearer nets for cheap too.
 
     Returns:
         The relaxed problem, or None if there are only a few such items.
 
     Complexity: O(n^2 / 8) for what comes before and after; about linear in the pins otherwise.
     """
-    small = _small(problem, reach, target, quiet=quiet)
+    small = _small(problem, reach, target, quiet=quiet, cheap=_COARSE if coarse else _QUIET)
     if small.sum() < _ENOUGH or reach.weight[small].sum() < _MATTERS * target:
         return None
     weight = _shared(problem, small)
@@ -98,7 +104,7 @@ def pool(problem: Problem, reach: Reach, target: float, *, quiet: bool) -> Relax
     return _assemble(problem, reach, small, weight, [x for x in pools if x.size])
 
 
-def _small(problem: Problem, reach: Reach, target: float, *, quiet: bool) -> Bools:
+def _small(problem: Problem, reach: Reach, target: float, *, quiet: bool, cheap: float) -> Bools:
     """Items that weigh little, share only cheap nets and have much that they do not depend on."""
     dearest = np.zeros(problem.n)
     for net, cost in enumerate(np.maximum(problem.cin, problem.cout).max(axis=0).tolist()):
@@ -107,7 +113,7 @@ def _small(problem: Problem, reach: Reach, target: float, *, quiet: bool) -> Boo
             dearest[pins] = np.maximum(dearest[pins], cost)
     aside = reach.total - reach.before - reach.after + reach.weight
     light = problem.weight.max(axis=0) <= _LIGHT * target
-    small: Bools = light & (dearest <= _QUIET * target) & (aside > _LOOSE * target)
+    small: Bools = light & (dearest <= cheap * target) & (aside > _LOOSE * target)
     if not quiet:  # what lies inside a long branch is not loose, whatever goes on beside the branch
         small &= np.minimum(reach.before, reach.after) <= _SHORT * target
     return small

@@ -52,11 +52,15 @@ class Depth(enum.Enum):
     LOOSE = "loose items of next to no weight"
     POOLED = "loose items without weight; small loose items are counted, not told apart"
     QUIET = "nothing, but small loose items that transfers hardly matter to are counted"
+    COARSE = "nothing, but small loose items that transfers matter a little to are counted"
     ALL_SMALL = "items and nets of next to no cost beside anything else"
 
 
-POOLS = (Depth.POOLED, Depth.QUIET)
+POOLS = (Depth.POOLED, Depth.QUIET, Depth.COARSE)
 """Those that count items instead of leaving them out."""
+
+_WHOLE = (Depth.QUIET, Depth.COARSE)
+"""Those that leave nothing out before."""
 
 
 def relax(
@@ -82,14 +86,15 @@ def relax(
         return work.result()
     fringe = depth is Depth.FRINGE
     for item in reversed(range(problem.n)) if fringe else range(problem.n):
-        if item not in exempt and depth is not Depth.QUIET:
+        if item not in exempt and depth not in _WHOLE:
             work.try_item(item)
     if fringe:
         work.free_sources(reach, exempt)
     left = work.result()
     if depth not in POOLS:
         return left
-    pooled = pool(left.problem, Reach(left.problem), target, quiet=depth is Depth.QUIET)
+    quiet, coarse = depth in _WHOLE, depth is Depth.COARSE
+    pooled = pool(left.problem, Reach(left.problem), target, quiet=quiet, coarse=coarse)
     return _Bypass(problem, reach, target, Depth.NOTHING).result() if pooled is None else left.then(pooled)
 
 

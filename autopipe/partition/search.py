@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 
 from autopipe.partition.attempt import Verdict, attempt
+from autopipe.partition.blocks import fuse_blocks
 from autopipe.partition.bounds import simple_bound
 from autopipe.partition.incumbent import RELATIVE, Incumbent, by_stage
 from autopipe.partition.lean import lean_problem
@@ -30,7 +31,7 @@ _LEAN_BUDGET = 20_000_000
 _CLIMBS = (0.15, 1.0)
 """Shares of what is left of the budget for each climb."""
 
-_POOLED = {Depth.POOLED: 0.4, Depth.QUIET: 0.1}
+_POOLED = {Depth.POOLED: 0.4, Depth.QUIET: 0.1, Depth.COARSE: 0.2}
 """Shares of the budget for relaxations that count what is small."""
 
 _AT_ONCE = {Depth.LOOSE: 0.05, Depth.NOTHING: 0.05}
@@ -104,7 +105,7 @@ class _Search:
             return self._found("linear orders")
         if best.stage_of is None:
             return self._any(Reach(self.problem))
-        return self._found((self._ladder() if self.problem.allow_empty else self._exactly()).value)
+        return self._found((self._among_blocks() if self.problem.allow_empty else self._exactly()).value)
 
     def _lean(self) -> bool:
         """Start from the split that holds the fewest bytes; False if even that is proven to hold too many."""
@@ -132,6 +133,20 @@ class _Search:
         same = np.arange(self.problem.n, dtype=np.int64)
         rung = Rung(self.best, Relaxed(self.problem, same, ()), Reduced(self.problem, same))
         return rung.windows(self.budget // 2)
+
+    def _among_blocks(self) -> Stopped:
+        """Search with blocks fused, which leaves an optimum as it is."""
+        blocks, best = fuse_blocks(self.problem), self.best
+        if blocks.problem.n == self.problem.n:
+            return self._ladder()
+        fused = _Search(blocks.problem, self.budget, best.lower)
+        fused._orders()
+        fused.best.beat(best.upper)
+        stopped = Stopped.OPTIMAL if fused.best.closed() else fused._ladder()
+        best.prove(fused.best.lower)
+        if fused.best.stage_of is not None:
+            best.offer(blocks.expand(fused.best.stage_of), fused.best.method)
+        return stopped
 
     def _ladder(self) -> Stopped:
         """Ask at once; then climb in a hurry if there is something to count; then climb in earnest."""
@@ -177,10 +192,11 @@ class _Search:
 
     def _counted(self, reach: Reach) -> None:
         """Count what is small and loose; the more of it the better, as long as that can be decided."""
-        for depth, share in _POOLED.items():
-            stopped, rung = self._rung(reach, depth, share=share)
-            if stopped is not Stopped.RELAXATION or not rung.relaxed.dropped:
-                return
+        stopped, rung = self._rung(reach, Depth.POOLED, share=_POOLED[Depth.POOLED])
+        if stopped is Stopped.RELAXATION and rung.relaxed.dropped:
+            self._rung(reach, Depth.QUIET, share=_POOLED[Depth.QUIET])
+        elif stopped is Stopped.BUDGET:
+            self._rung(reach, Depth.COARSE, share=_POOLED[Depth.COARSE])
 
     def _fringe(self, reach: Reach) -> Stopped:
         """Leave out the fringe; put back what was left out of the dearest stages as long as that helps."""

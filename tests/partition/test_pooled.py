@@ -28,6 +28,7 @@ def anything_is_small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pooled, "_LIGHT", 0.5)
         patch.setattr(pooled, "_QUIET", 0.2)
+        patch.setattr(pooled, "_COARSE", 2.0)
         patch.setattr(pooled, "_LOOSE", -1.0)
         patch.setattr(pooled, "_SHORT", 9.0)
         patch.setattr(pooled, "_ENOUGH", 1)
@@ -60,7 +61,7 @@ def spine(n_blocks: int, n_small: int) -> CostGraph:
     k=st.integers(2, 4),
     rate=st.sampled_from([0.5, 2.0, 9.0]),
     overlap=st.booleans(),
-    depth=st.sampled_from([Depth.POOLED, Depth.QUIET]),
+    depth=st.sampled_from([Depth.POOLED, Depth.QUIET, Depth.COARSE]),
 )
 def test_no_split_costs_less_than_the_relaxed_optimum(
     graph: CostGraph, k: int, rate: float, overlap: bool, depth: Depth

@@ -94,6 +94,28 @@ def test_a_residual_block_becomes_one_item_where_a_transfer_is_dearer_than_the_b
     assert fuse_blocks(cheap).problem.n == cheap.n
 
 
+def tables(n_blocks: int, table_bytes: int) -> CostGraph:
+    """Blocks in a row, each reading two projections of one table."""
+    nodes, edges = [CostNode("table", fwd_ms=0.2, out_bytes=table_bytes)], []
+    for b in range(n_blocks):
+        nodes += [CostNode(f"{side}{b}", fwd_ms=0.5, out_bytes=4) for side in ("key", "query")]
+        nodes.append(CostNode(f"block{b}", fwd_ms=9.0, out_bytes=4))
+        edges += [("table", f"{side}{b}") for side in ("key", "query")]
+        edges += [(f"{side}{b}", f"block{b}") for side in ("key", "query")]
+        edges += [(f"block{b - 1}", f"block{b}")] if b else []
+    return CostGraph.build(nodes, edges)
+
+
+def test_what_two_projections_read_is_received_once() -> None:
+    worthwhile = compile_problem(Objective(tables(6, 4), wires(1.0), 3), allow_empty=True)
+    item_of = fuse_blocks(worthwhile).item_of
+    for b in range(6):
+        assert len({int(x) for x in item_of[3 * b + 1 : 3 * b + 4]}) == 1
+    dearer = compile_problem(Objective(tables(6, 9), wires(1.0), 3), allow_empty=True)
+    item_of = fuse_blocks(dearer).item_of
+    assert len({int(x) for x in item_of[4:7]}) == 3  # 9 and two times 0.5 are more than two times 4
+
+
 def test_nothing_is_fused_across_a_pin_or_with_a_memory_limit() -> None:
     graph = residual_chain(2, 9)
     problem = compile_problem(Objective(graph, wires(1.0), 2), allow_empty=True, pin={"relu0": 0})

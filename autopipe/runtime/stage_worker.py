@@ -20,6 +20,7 @@ from autopipe.ir.stages import StageModule
 from autopipe.rewrite.outputs import output_leaves
 from autopipe.rewrite.random_keys import enter_key
 from autopipe.runtime.keyed_random import LOSS_KEY
+from autopipe.runtime.old_attributes import OldAttributes
 from autopipe.runtime.old_values import OldValues
 from autopipe.runtime.replicas import TiedCopies
 from autopipe.runtime.run_again import RunAgain
@@ -36,6 +37,7 @@ class _InFlight:
         roots: Sent values that require a gradient.
         loss: The weighted loss, on the last stage.
         again: What the forward needs to run again, where the stage recomputes.
+        attributes: What modules noted on themselves in the forward.
         gradients: Value -> reading stage -> the gradient that it sent back.
     """
 
@@ -43,6 +45,7 @@ class _InFlight:
     roots: dict[str, torch.Tensor]
     loss: torch.Tensor | None
     again: RunAgain | None
+    attributes: OldAttributes
     gradients: dict[str, dict[int, torch.Tensor]] = field(default_factory=lambda: defaultdict(dict))
 
 
@@ -93,7 +96,7 @@ class StageWorker:
         if step.trains:
             roots = {value: tensor for value, tensor in sent.items() if _requires_grad(tensor)}
             leaves = {value: tensor for value, tensor in received.items() if _requires_grad(tensor)}
-            self._in_flight[microbatch] = _InFlight(leaves, roots, loss, again)
+            self._in_flight[microbatch] = _InFlight(leaves, roots, loss, again, OldAttributes(stage))
 
     def value_to_send(self, microbatch: int, value: str, peer: int) -> Any:
         """Return a result for one reader; after the last one it is kept only if its gradient needs it."""
@@ -123,12 +126,13 @@ class StageWorker:
             if by_reader := flight.gradients.get(value):
                 roots.append(root)
                 gradients.append(_summed(by_reader))
-        if roots and flight.again is not None:
-            with self._running(microbatch):
-                flight.again.run()
-        if roots:
-            with self._running(microbatch), _without_autocast():
-                torch.autograd.backward(roots, gradients)
+        with flight.attributes.in_place(forget=flight.again is not None):
+            if roots and flight.again is not None:
+                with self._running(microbatch):
+                    flight.again.run()
+            if roots:
+                with self._running(microbatch), _without_autocast():
+                    torch.autograd.backward(roots, gradients)
         self._leaves[microbatch] = flight.leaves
 
     def gradient_to_send(self, microbatch: int, value: str) -> torch.Tensor | None:

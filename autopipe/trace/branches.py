@@ -12,6 +12,7 @@ import dis
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any
 
@@ -42,6 +43,7 @@ class RandomBranch(DataDependentOutputException):
 
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
+_TURNS = {*dis.hasjrel, *dis.hasjabs, dis.opmap["RETURN_VALUE"], dis.opmap["YIELD_VALUE"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +153,15 @@ def _place() -> Place:
 
 def _is_refusal(error: Exception) -> bool:
     """Whether the innermost thing that happened is a raise, an assert or a torch._check of the model."""
-    if isinstance(error, (*DEPENDS_ON_DATA, AutopipeError)):
+    if isinstance(error, AutopipeError):
         return False
-    frames = []
+    frames: list[tuple[CodeType, int]] = []
     trace = error.__traceback__
     while trace is not None:
         frames.append((trace.tb_frame.f_code, trace.tb_lasti))
         trace = trace.tb_next
+    if isinstance(error, DEPENDS_ON_DATA):
+        return _is_for_a_message(frames)
     checked = False
     while frames and is_torch(frames[-1][0]) and frames[-1][0].co_name.startswith("_check"):
         frames.pop()
@@ -168,8 +172,46 @@ def _is_refusal(error: Exception) -> bool:
     return checked or code.co_code[instruction] == _RAISE
 
 
+def _is_for_a_message(frames: list[tuple[CodeType, int]]) -> bool:
+    """Whether values are asked for by the message of a refusal: what is raised is then certain already.
+
+    ::
+
+        raise ValueError(f"{ids.max().item()} is too large")     nothing but the raise can follow
+        torch._check(fits, lambda: f"{ids.max().item()} ...")    torch asks for messages of what failed
+
+    Args:
+        frames: The code and the instruction of every frame, the innermost last.
+    """
+    for (outer, _), (inner, _) in pairwise(frames):
+        if is_torch(outer) and outer.co_name.startswith("_check") and not is_torch(inner):
+            return True
+    models = [frame for frame in frames if is_checking(frame[0])]
+    return bool(models) and _only_raises(*models[-1]) and not any(_is_guarded(*frame) for frame in models)
+
+
+def _only_raises(code: CodeType, instruction: int) -> bool:
+    """Whether code goes straight from an instruction to a raise."""
+    for step in dis.get_instructions(code):
+        if step.offset <= instruction:
+            continue
+        if step.opcode == _RAISE:
+            return True
+        if step.opcode in _TURNS:
+            return False
+    return False
+
+
+def _is_guarded(code: CodeType, instruction: int) -> bool:
+    """Whether a ``try`` or a ``with`` is around an instruction, which may stop what is raised."""
+    bytecode: Any = dis.Bytecode(code)
+    return any(entry.start <= instruction < entry.end for entry in bytecode.exception_entries)
+
+
 def _described(error: Exception) -> str:
     first_line = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, DEPENDS_ON_DATA):
+        return "it raises, with a message made of them"
     if "FakeTensor" in first_line:  # the message prints values
         return type(error).__name__
     return f"{type(error).__name__}: {first_line}".removesuffix(": ")

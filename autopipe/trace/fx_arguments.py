@@ -10,7 +10,7 @@ from torch import fx
 from torch.fx.node import base_types
 
 from autopipe.errors import ArgumentError
-from autopipe.ir.structure import Structure
+from autopipe.ir.structure import Structure, tensors_in
 from autopipe.ir.tensor import SizeExpression
 from autopipe.ir.traced import NodeInfo
 from autopipe.trace.data_dependent_number import DataDependentNumber
@@ -36,11 +36,23 @@ class FxArguments:
         self._size_nodes: dict[str, fx.Node] = {}
         self._held: list[tuple[fx.Node, Any, Structure]] = []
         self._objects: dict[int, tuple[fx.Node, Any]] = {}
+        self._are_lists_objects = False
 
-    def of_call(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return all arguments of one call; an object that is given twice is one."""
-        self._objects = {}
-        return self.of(args), {key: self.of(value) for key, value in kwargs.items()}
+    def of_call(
+        self, args: Any, kwargs: dict[str, Any], *, may_change: bool = False
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return all arguments of one call; an object that is given twice is one.
+
+        Args:
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            may_change: Whether the call may put other tensors into a list or a dict, as into an object.
+        """
+        self._objects, self._are_lists_objects = {}, may_change
+        try:
+            return self.of(args), {key: self.of(value) for key, value in kwargs.items()}
+        finally:
+            self._are_lists_objects = False
 
     @property
     def objects(self) -> list[tuple[fx.Node, Any]]:
@@ -60,6 +72,8 @@ class FxArguments:
         return self._container(value) if type(value) in _CONTAINERS else self._other(value)
 
     def _container(self, value: Any) -> Any:
+        if self._are_lists_objects and type(value) in (list, dict) and tensors_in(value):
+            return self._other(value)
         if type(value) is dict:
             if not all(isinstance(key, str) for key in value):
                 return self._other(value)

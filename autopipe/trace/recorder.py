@@ -144,7 +144,8 @@ class Recorder:
             read = tensors_in(given)
         watched = [*read, *buffers.values()]
         versions = [_version(tensor) for tensor in watched]
-        fx_args, fx_kwargs = self.arguments.of_call(*given)
+        may_change = leaf is not None and bool(leaf.opaque_because)
+        fx_args, fx_kwargs = self.arguments.of_call(*given, may_change=may_change)
         objects = self.arguments.objects if leaf and not is_copied else []
         region = self.program.region()
         self.is_random = self.is_learnt = self.draws_outside_torch = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -167,3 +168,48 @@ def test_layers_that_are_dropped_with_probability_0_are_seen_through(probability
 
     traced = assert_agrees(nn.Sequential(nn.Linear(6, 6), LayerDrop(), nn.Linear(6, 6)), (X,))
     assert list(opaque_modules(traced)) == ([] if probability == 0 else ["1"])
+
+
+def _prints_in_raise(x: torch.Tensor) -> None:
+    if x.max() > 5:
+        raise ValueError(f"{x.max().item():.1f} of {x.tolist()} and {int(x.max())} is too large")
+
+
+def _prints_in_check(x: torch.Tensor) -> None:
+    torch._check_tensor_all(x <= 5, lambda: f"{int(x.max())} is too large")
+
+
+def _prints_in_a_trial(x: torch.Tensor) -> None:
+    with contextlib.suppress(ValueError):
+        _prints_in_raise(x)
+
+
+def _prints_in_turns(x: torch.Tensor) -> None:
+    if x.max() > 5:
+        if int(x.max()) > 6:
+            raise ValueError("too large")
+        x.mul_(2)
+
+
+class Tells(nn.Module):
+    def __init__(self, tell: Callable[[torch.Tensor], None]) -> None:
+        super().__init__()
+        self.first, self.last, self.tell = nn.Linear(6, 6), nn.Linear(6, 6), tell
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.tell(x)
+        return self.last(self.first(x))
+
+
+@pytest.mark.parametrize("tell", [_prints_in_raise, _prints_in_check])
+def test_a_refusal_may_print_the_values_that_it_refuses(tell: Callable[[torch.Tensor], None]) -> None:
+    assert opaque_modules(assert_agrees(Tells(tell), (X,))) == {}
+    staged = split(Tells(tell), (X,), n_stages=2)
+    with pytest.raises(CaptureError, match="the model refuses these values: it raises"):
+        run(staged, X + 9)
+
+
+@pytest.mark.parametrize("tell", [_prints_in_a_trial, _prints_in_turns])
+def test_values_that_may_not_end_in_a_refusal_are_a_real_branch(tell: Callable[[torch.Tensor], None]) -> None:
+    with pytest.raises(CaptureError, match="branches on the values of a tensor"):
+        capture(Tells(tell), (X,))

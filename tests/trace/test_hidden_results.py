@@ -261,3 +261,41 @@ def test_a_cache_of_another_size_than_learnt_is_an_error_in_the_run() -> None:
     staged = rewrite(traced, model, evenly(traced, 2), 2)
     with pytest.raises(CaptureError, match=r"0\.layer leaves \(4, 3\), torch\.float32 instead of \(4, 6\)"):
         run(staged, X * 1e9)
+
+
+class Heads(nn.Module):
+    """Keeps a table of its sizes, and puts its results into the list, or the dict, that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6, 4) for _ in range(2)])
+        self.grids: dict[int, torch.Tensor] = {}
+
+    def forward(self, given: list[torch.Tensor], named: dict[str, torch.Tensor]) -> torch.Tensor:
+        for i, layer in enumerate(self.layers):
+            given[i] = layer(given[i])
+            self.grids[i] = torch.arange(4.0)
+        named["sum"] = given[0] + self.grids[0]
+        given.append(named["first"] * 2)
+        return named["sum"].sum(-1)
+
+
+class Detecting(nn.Module):
+    """Reads what its heads left in a list and a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.ModuleList([nn.Linear(6, 6) for _ in range(2)])
+        self.heads, self.last = Heads(), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        given = [torch.tanh(layer(x)) for layer in self.backbone]
+        named = {"first": x}
+        total = self.heads(given, named)
+        return [total, *given, self.last(named["sum"])]
+
+
+def test_a_list_and_a_dict_that_a_module_kept_whole_changes_are_changed() -> None:
+    torch.manual_seed(0)
+    traced = assert_agrees(Detecting(), (torch.randn(4, 6),), n_stages=(1, 2, 4))
+    assert list(opaque_modules(traced)) == ["heads"]

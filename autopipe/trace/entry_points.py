@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.autograd.function import _SingleLevelFunction
 from torch.utils import checkpoint
 
 from autopipe.ir.structure import tensors_in
@@ -49,12 +50,16 @@ def entry_points(interception: Intercepting) -> Iterator[None]:
     script_call = torch._C.ScriptFunction.__call__
     nn.Module.__call__ = _intercepted_call(module_call)  # type: ignore[method-assign]
     torch.autograd.Function.apply = _intercepted_apply(function_apply)  # type: ignore[method-assign]
+    # What was bound before, ``scan = Scan.apply`` in a file of the model, comes by here.
+    bound_before = _intercepted_apply(torch._C._FunctionBase.__dict__["apply"])
+    _SingleLevelFunction.apply = bound_before  # type: ignore[attr-defined]
     torch._C.ScriptFunction.__call__ = _intercepted_script(script_call)  # type: ignore[method-assign]
     _active.interception = interception
     try:
         yield
     finally:
         _active.interception = None
+        del _SingleLevelFunction.apply  # type: ignore[attr-defined]
         torch._C.ScriptFunction.__call__ = script_call  # type: ignore[method-assign]
         nn.Module.__call__ = module_call  # type: ignore[method-assign]
         torch.autograd.Function.apply = function_apply  # type: ignore[method-assign]

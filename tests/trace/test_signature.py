@@ -14,6 +14,7 @@ from torch import nn
 
 import autopipe
 from autopipe.trace import signature_of
+from autopipe.trace.signature import Signature
 
 X = torch.ones(2, 4)
 
@@ -175,3 +176,20 @@ def test_a_signature_prints_alike_for_models_that_are_built_alike() -> None:
     built = [signature_of(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), (), {}) for _ in range(2)]
     assert built[0] != built[1]
     assert repr(built[0].state) == repr(built[1].state)
+
+
+class Counted(tuple[int, ...]):
+    """A tuple that has no length, as the irreducible representations of e3nn have."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+def test_a_tuple_without_a_length_is_looked_into() -> None:
+    def of(*items: int) -> Signature:
+        model = nn.Sequential(nn.Linear(2, 2))
+        model.counted = Counted(items)
+        return signature_of(model, (), {})
+
+    assert dict(of(1, 2).state)[".counted.1"] == dict(of(3, 2).state)[".counted.1"]
+    assert dict(of(1, 2).state)[".counted.0"] != dict(of(3, 2).state)[".counted.0"]

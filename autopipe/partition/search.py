@@ -135,9 +135,18 @@ class _Search:
         return rung.windows(self.budget // 2)
 
     def _among_blocks(self) -> Stopped:
-        """Search with blocks fused, which leaves an optimum as it is."""
-        blocks, best = fuse_blocks(self.problem), self.best
-        if blocks.problem.n == self.problem.n:
+        """Ask once as it is, which does for a chain; then fuse blocks, which leaves an optimum as it is."""
+        best, problem = self.best, self.problem
+        if problem.limit is not None or problem.overlap:
+            return self._ladder()
+        reach = Reach(problem)
+        rung = self._of(relax(problem, reach, best.upper, Depth.LOOSE), reach)
+        rung.windows(int(_AT_ONCE[Depth.LOOSE] * self.budget) // 10)
+        self.budget -= rung.work
+        if best.closed():
+            return Stopped.OPTIMAL
+        blocks = fuse_blocks(problem)
+        if blocks.problem.n == problem.n:
             return self._ladder()
         fused = _Search(blocks.problem, self.budget, best.lower)
         fused._orders()

@@ -90,11 +90,20 @@ def leanest(problem: Problem, budget: int) -> Found:
     return search(lean_problem(problem), budget)
 
 
+_Same = tuple[bool, tuple[int, ...], bytes]
+"""What tells relaxations apart: whether memory is limited, what is left out, and what the rest weighs."""
+
+
+def _same(relaxed: Relaxed) -> _Same:
+    return relaxed.problem.limit is not None, relaxed.dropped, relaxed.problem.weight.tobytes()
+
+
 class _Search:
     def __init__(self, problem: Problem, budget: int, lower: float = 0.0) -> None:
         self.problem, self.budget, self.whole = problem, budget, budget
         self.best = Incumbent(problem, lower)
-        self.searched: dict[tuple[bool, tuple[int, ...], bytes], tuple[Stopped, Rung]] = {}
+        self.searched: dict[_Same, tuple[Stopped, Rung]] = {}
+        self.undecided: dict[_Same, tuple[float, int]] = {}
 
     def run(self) -> Found:
         self._orders()
@@ -140,9 +149,10 @@ class _Search:
         if problem.limit is not None or problem.overlap:
             return self._ladder()
         reach = Reach(problem)
-        rung = self._of(relax(problem, reach, best.upper, Depth.LOOSE), reach)
-        rung.windows(int(_AT_ONCE[Depth.LOOSE] * self.budget) // 10)
-        self.budget -= rung.work
+        relaxed = relax(problem, reach, best.upper, Depth.LOOSE)
+        self._windows(
+            self._of(relaxed, reach), _same(relaxed), int(_AT_ONCE[Depth.LOOSE] * self.budget) // 10
+        )
         if best.closed():
             return Stopped.OPTIMAL
         blocks = fuse_blocks(problem)
@@ -230,13 +240,12 @@ class _Search:
         problem = self.problem if limited else replace(self.problem, limit=None)
         relaxed = relax(problem, reach, self.best.upper, depth, exempt)
         rung = self._of(relaxed, reach)
-        same = limited, relaxed.dropped, relaxed.problem.weight.tobytes()
+        same = _same(relaxed)
         if depth in POOLS and not relaxed.dropped:
             return Stopped.RELAXATION, rung
         if same in self.searched:
             return self.searched[same]
-        stopped = rung.windows(int(share * self.budget) // 10)
-        self.budget -= rung.work
+        stopped = self._windows(rung, same, int(share * self.budget) // 10)
         if stopped is Stopped.BUDGET:
             rung = rung.fused()
             rung.work = 0
@@ -247,6 +256,17 @@ class _Search:
         if stopped is not Stopped.BUDGET:
             self.searched[same] = stopped, rung
         return stopped, rung
+
+    def _windows(self, rung: Rung, same: _Same, budget: int) -> Stopped:
+        """Ask by windows, unless as much was spent before on the same question."""
+        target, spent = self.undecided.get(same, (0.0, 0))
+        if target == self.best.below and spent >= budget:
+            return Stopped.BUDGET
+        stopped = rung.windows(budget)
+        self.budget -= rung.work
+        if stopped is Stopped.BUDGET:
+            self.undecided[same] = self.best.below, budget
+        return stopped
 
     def _of(self, relaxed: Relaxed, reach: Reach) -> Rung:
         """Reduce what a relaxation leaves; the whole problem is reduced and closed already."""

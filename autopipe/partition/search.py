@@ -145,32 +145,29 @@ class _Search:
 
     def _among_blocks(self) -> Stopped:
         """Ask once as it is, which does for a chain; then fuse blocks, which leaves an optimum as it is."""
-        best, problem = self.best, self.problem
+        best, problem, reach = self.best, self.problem, Reach(self.problem)
         if problem.limit is not None or problem.overlap:
-            return self._ladder()
-        reach = Reach(problem)
+            return self._ladder(reach)
         relaxed = relax(problem, reach, best.upper, Depth.LOOSE)
-        self._windows(
-            self._of(relaxed, reach), _same(relaxed), int(_AT_ONCE[Depth.LOOSE] * self.budget) // 10
-        )
+        budget = int(_AT_ONCE[Depth.LOOSE] * self.budget) // 10
+        self._windows(self._of(relaxed, reach), _same(relaxed), budget)
         if best.closed():
             return Stopped.OPTIMAL
         blocks = fuse_blocks(problem)
         if blocks.problem.n == problem.n:
-            return self._ladder()
+            return self._ladder(reach)
         fused = _Search(blocks.problem, self.budget, best.lower)
         fused._orders()
         fused.best.beat(best.upper)
-        stopped = Stopped.OPTIMAL if fused.best.closed() else fused._ladder()
+        stopped = Stopped.OPTIMAL if fused.best.closed() else fused._ladder(Reach(fused.problem))
         best.prove(fused.best.lower)
         if fused.best.stage_of is not None:
             best.offer(blocks.expand(fused.best.stage_of), fused.best.method)
         return stopped
 
-    def _ladder(self) -> Stopped:
+    def _ladder(self, reach: Reach) -> Stopped:
         """Ask at once; then climb in a hurry if there is something to count; then climb in earnest."""
-        reach, best = Reach(self.problem), self.best
-        stopped = Stopped.BUDGET
+        best, stopped = self.best, Stopped.BUDGET
         counts = any(relax(self.problem, reach, best.upper, depth).dropped for depth in POOLS)
         for depth, share in _AT_ONCE.items():
             if self.problem.limit is None and not best.closed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,7 +99,8 @@ def test_a_lost_store_ends_every_rank_and_each_says_where_it_was(crew: Crew) -> 
     assert_together(found, "EngineError", "the store", "rank 0, or the launcher", "DistNetworkError")
     assert "had failed" in found[1]["text"]
     assert "stage 1 failed in 1F1" in found[1]["text"]
-    assert "rank 2, in 2RECV_F1<1:" in found[2]["text"]
+    # Whether rank 1's first message was still on its way when it failed is not ours to say.
+    assert re.search("rank 2, in 2RECV_F[01]<1:", found[2]["text"])
 
 
 @pytest.mark.parametrize(

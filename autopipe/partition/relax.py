@@ -136,7 +136,7 @@ class _Bypass:
         least = (self.unheard if makes else self.dead_end) if traces else self.nothing
         if self.weight[item] <= least * self.target and (makes or traces):
             self._leave_share(item, makes, made - read)
-            self._drop(item, makes)
+            self._drop(item, makes, joins=read <= made)
 
     def free_sources(self, reach: Reach, exempt: frozenset[int]) -> None:
         """Let loose items that depend on nothing heavy weigh nothing; they then go with what reads them."""
@@ -154,8 +154,8 @@ class _Bypass:
             share = np.minimum(self.problem.weight[:, item], max(spared, 0.0))
             self.weights[:, next(iter(ends))] += share
 
-    def _drop(self, item: int, makes: list[int]) -> None:
-        """Take the item out; what it read goes straight to its readers."""
+    def _drop(self, item: int, makes: list[int], *, joins: bool) -> None:
+        """Take the item out; what it read goes straight to its readers, or to none where that costs more."""
         readers = {x for net in makes for x in self.ends[net]} - {item}
         for net in makes:
             for x in self.ends[net]:
@@ -163,7 +163,7 @@ class _Bypass:
             self.ends[net] = set()
         for net in list(self.nets_of[item]):
             self.ends[net].discard(item)
-            if readers:
+            if readers and joins:
                 self.ends[net] |= readers
                 for x in readers:
                     self.nets_of[x].add(net)

@@ -77,7 +77,7 @@ class _Extensions(Enumeration):
         self.sure: Floats = (self.inside & ~self.before) @ problem.weight[self.kind]
         self.unsure: list[int] = []
         self._lay_out_stage()
-        self.room = Room(strides, self, self.before) if strides else None
+        self.room = Room(strides, self, self.before, self.begin_bits) if strides else None
 
     def _lay_out_stage(self) -> None:
         problem, reach = self.windows.problem, self.windows.reach
@@ -156,11 +156,8 @@ class _Extensions(Enumeration):
             self.room.take(included, at)
             self.room.leave(free, at, possible)
         for charge in self.on_letting[at]:
-            fresh = charge.begins[included.begin]
-            for word in np.flatnonzero(charge.others).tolist():
-                added = included.bits[:, word] & ~self.begin_bits[included.begin, word]
-                fresh &= (added & charge.others[word]) == 0
-            included.cost += charge.cost * fresh
+            fresh = included.none_added(charge.others, self.begin_bits)
+            included.cost += charge.cost * (charge.begins[included.begin] & fresh)
         self._exclude(free, at, weight)
         for charge in self.on_leaving[at]:
             free.cost += charge.cost * (charge.begins[free.begin] & free.all_in(charge.others))

@@ -35,7 +35,7 @@ _AT_ONCE = 4_000
 _FIRST = 8
 """How many times as many downsets are looked at as are followed."""
 
-_TIGHTEN = 25_000
+_TIGHTEN = 10_000
 """Work of narrowing a window once more, a level."""
 
 
@@ -169,7 +169,10 @@ class Walk:
         front = front.distinct().in_order(self.branches)
         front = front.keep(~self.needless.among(front.downsets))
         if self.width is None:
-            return front.keep(~self.needless.overtaken(front.downsets))
+            spent, left = self.needless.work, self.budget - self.work
+            overtaken = self.needless.overtaken(front.downsets, left)
+            self.work += self.needless.work - spent
+            return front.keep(~overtaken)
         self.complete &= len(front.downsets) <= self.width
         return front.keep(np.argsort(front.downsets.receive[0], kind="stable")[-self.width :])
 

@@ -30,12 +30,15 @@ _BLOCK = 256
 _LARGER = 4096
 """With how many larger ones a row is compared, the heaviest: all of 70,000 take 15 s and gigabytes."""
 
+_PAIR = 30
+"""Work of looking for the way from one row to another."""
+
 _PASSES = 2
 """How often the way from a row to a larger one is looked for, item by item."""
 
 
 class Needless:
-    """Finds downsets that a larger one stands for.
+    """Finds downsets that a larger one stands for; counts the work of comparing them.
 
     Args:
         problem: The items.
@@ -44,7 +47,7 @@ class Needless:
 
     def __init__(self, problem: Problem, strides: Strides) -> None:
         """Sort the nets by item."""
-        self.problem, self.strides = problem, strides
+        self.problem, self.strides, self.work = problem, strides, 0
         self.weight = problem.weight.min(axis=0)
         self.rounding = _ROUNDING * float(self.weight.sum())
         self.least = np.minimum(problem.cin, problem.cout).min(axis=0)
@@ -104,21 +107,32 @@ class Needless:
                 needless[rows[more <= room[rows]]] = True
         return needless
 
-    def overtaken(self, downsets: Downsets) -> Bools:
+    def overtaken(self, downsets: Downsets, budget: int) -> Bools:
         """Which rows a larger one stands for, where a way from the one to the other is found.
+
+        Args:
+            downsets: Downsets of a level.
+            budget: Work after which the rows that are left are kept unseen.
+
+        Returns:
+            One flag a row.
 
         Complexity: O(rows) times the thousands that each is compared with, O(pins) for each pair.
         """
         order = np.argsort(-downsets.weight, kind="stable")
         bits, matrix = downsets.bits[order], downsets.matrix()[order]
         needless = np.zeros(len(order), dtype=bool)
+        until = self.work + budget
         for start in range(0, len(order), _BLOCK):
+            if self.work > until:
+                break
             mine = np.arange(start, min(start + _BLOCK, len(order)))
             others = np.flatnonzero(~needless[: mine[-1] + 1])[:_LARGER]
             smaller = mine[:, None] != others[None, :]
             for word in range(bits.shape[1]):
                 smaller &= (bits[mine, word][:, None] & ~bits[others, word][None, :]) == 0
             small, large = mine[np.nonzero(smaller)[0]], others[np.nonzero(smaller)[1]]
+            self.work += len(small) * _PAIR + smaller.size // _PAIR
             if len(small):
                 needless[small[self._ways(downsets, matrix[small].T, matrix[large].T)]] = True
         result = np.zeros(len(order), dtype=bool)

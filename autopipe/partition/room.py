@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autopipe.partition.downsets import Enumeration
-from autopipe.partition.problem import Floats
+from autopipe.partition.problem import Floats, Ints
 from autopipe.partition.reach import Bools
 from autopipe.partition.rows import Reached, Words
 from autopipe.partition.strides import Strides
@@ -49,6 +49,23 @@ class _Closing:
     cost: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A net that is not received after all once an item is left out.
+
+    Args:
+        begins: Beginnings that hold its maker, and all of its ends that are surely in, `[begins]`.
+        needed: What must be in.
+        others: Of these none may be in that was not in from the beginning.
+        cost: Milliseconds.
+    """
+
+    begins: Bools
+    needed: Words
+    others: Words
+    cost: float
+
+
 class Room:
     """Bounds of what a stage costs in the end, for one enumeration.
 
@@ -56,19 +73,21 @@ class Room:
         strides: What comes along with items.
         level: The enumeration of what follows the stage.
         before: Downsets before the stage, `[begins, n]`.
+        bits: Which of the open items they hold, `[begins, words]`.
 
     Complexity: O(items^2 + (nets + items) begins) to lay out.
     """
 
-    def __init__(self, strides: Strides, level: Enumeration, before: Bools) -> None:
+    def __init__(self, strides: Strides, level: Enumeration, before: Bools, bits: Words) -> None:
         """Lay out what every item adds to the cost of a stage, and what it may add."""
-        self.strides, self.level, self.before = strides, level, before
+        self.strides, self.level, self.before, self.bits = strides, level, before, bits
         problem, n = strides.problem, len(level.items)
         self.target = level.windows.target * (1 - _SLACK)
         self.kind = problem.kind_of_stage[level.j - 1]
         self.adds: Floats = problem.weight[self.kind, level.items]
         self.start: Floats = (level.inside & ~before) @ problem.weight[self.kind]
         self.closings: list[list[_Closing]] = [[] for _ in range(n)]
+        self.unread: list[list[_Unread]] = [[] for _ in range(n)]
         self.credit: Floats = np.zeros((n + 1, n))
         for net in range(problem.m):
             self._lay_out(net)
@@ -86,7 +105,7 @@ class Room:
         if not level.inside[maker] and maker not in level.bit:
             return
         held = self.before[:, maker]
-        self.start += cin * (held & ~self.before[:, pins].all(axis=1))
+        self._lay_out_received(net, held & ~self.before[:, pins].all(axis=1), cin)
         waiting = [x for x in pins if not level.inside[x]]
         if not waiting or held.all():
             return
@@ -100,6 +119,34 @@ class Room:
             self.closings[last].append(_Closing(~held, others, cout))
             if end in level.bit and not held.any():
                 self.credit[: last + 1, level.bit[end]] += cout
+
+    def _lay_out_received(self, net: int, received: Bools, cost: float) -> None:
+        """Charge a net that was made before, until it is known that the stage does not read it."""
+        level, pins = self.level, list(self.strides.problem.pins[net])
+        self.start += cost * received
+        surely = [x for x in pins if level.inside[x]]
+        waiting = received & self.before[:, surely].all(axis=1)
+        if not waiting.any():
+            return
+        ends = np.array(sorted(level.bit[x] for x in pins if x in level.bit), dtype=np.int64)
+        missing = ~self.before[:, level.items[ends]]
+        last = np.where(missing, ends, -1).max(axis=1, initial=-1)
+        self.start -= cost * (waiting & (last < 0))
+        for at in np.unique(last[waiting & (last >= 0)]).tolist():
+            begins: Bools = waiting & (last == at)
+            self._lay_out_unread(at, ends[missing[begins].any(axis=0)], begins, cost)
+
+    def _lay_out_unread(self, last: int, ends: Ints, begins: Bools, cost: float) -> None:
+        """Say when none of the ends of a net can be in: without what they all need, or after the last."""
+        level, items = self.level, self.level.items[ends]
+        nothing = level.mask([])
+        common = np.flatnonzero(self.strides.reach.ancestors[np.ix_(items, level.items)].all(axis=0))
+        common = common[(common < last) & ~self.before[begins][:, level.items[common]].any(axis=0)][-1:]
+        for at in common.tolist():
+            self.unread[at].append(_Unread(begins, nothing, nothing, cost))
+        others = level.mask([x for x in items.tolist() if level.bit[x] != last])
+        needed = level.mask(level.items[common].tolist())
+        self.unread[last].append(_Unread(begins, needed, others, cost))
 
     def _bound(self) -> None:
         """What each open item may add from any decision on, once what it cannot do without is counted.
@@ -131,6 +178,9 @@ class Room:
     def leave(self, rows: Reached, at: int, possible: Bools) -> None:
         """Leave an item out, which is `possible` where all that it needs is in."""
         rows.left |= self.needing[at]
+        for net in self.unread[at]:
+            unread = rows.all_in(net.needed) & rows.none_added(net.others, self.bits)
+            rows.value -= net.cost * (net.begins[rows.begin] & unread)
         extra = self.extra[at]
         if extra is not None:
             need = self.target - extra[rows.begin]

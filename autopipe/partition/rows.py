@@ -85,6 +85,19 @@ class Reached(Rows):
         super().__init__(rows.bits, rows.weight, rows.possible, rows.send, rows.receive)
         self.begin, self.cost, self.value, self.need, self.left = begin, cost, value, need, left
 
+    def none_added(self, mask: Words, begin_bits: Words) -> Bools:
+        """Rows that hold no items of a mask but those of the downset before the stage.
+
+        Args:
+            mask: The items.
+            begin_bits: Which of the open items the downsets before the stage hold, `[begins, words]`.
+        """
+        result = np.ones(len(self), dtype=bool)
+        for word in np.flatnonzero(mask).tolist():
+            added = self.bits[:, word] & ~begin_bits[self.begin, word]
+            result &= (added & mask[word]) == 0
+        return result
+
     def take(self, rows: Bools | Ints) -> Self:
         """Some of the rows."""
         at = np.flatnonzero(rows) if rows.dtype == bool else rows

@@ -6,18 +6,21 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from autopipe.ir.cost_graph import CostGraph, CostNode
-from autopipe.partition import Objective, compile_problem, frontier, needless, room, solve, walk
-from autopipe.partition.downsets import Downsets
+from autopipe.partition import Objective, compile_problem, extensions, frontier, needless, room, solve, walk
+from autopipe.partition.downsets import Downsets, Enumeration
 from autopipe.partition.polish import stage_loads
-from autopipe.partition.problem import Problem
+from autopipe.partition.problem import Floats, Problem
 from autopipe.partition.reach import Bools, Reach
+from autopipe.partition.room import Room
+from autopipe.partition.rows import Reached
 from autopipe.partition.rung import Rung, Stopped
 from autopipe.partition.strides import Strides
 from autopipe.partition.sweep import Path, Sweep
+from autopipe.partition.windows import Windows
 from tests import oracles
 from tests.partition.every_search import parallel_branches
 from tests.partition.random_graphs import cost_graphs, wires
@@ -78,10 +81,11 @@ def test_each_row_is_compared_with_a_few_larger_ones_that_stand_for_it(larger: i
         patch.setattr(needless, "_BLOCK", 4)
         patch.setattr(needless, "_LARGER", larger)
         patch.setattr(needless.Needless, "_ways", counted)
-        overtaken = search.overtaken(downsets)
+        overtaken = search.overtaken(downsets, 10**9)
     assert max(compared) <= 4 * larger
     assert not overtaken[-1]  # the one that holds all
     assert overtaken[:-1].all()
+    assert not search.overtaken(downsets, -1).any()
 
 
 @settings(max_examples=20, deadline=None)
@@ -130,3 +134,35 @@ def test_a_small_budget_still_proves_more_than_a_fair_share() -> None:
     share = sum(node.compute_ms for node in graph.nodes) / 8
     certificate = solve(graph, 8, hardware=wires(0.5), allow_empty=True, budget=2_000_000).certificate
     assert share * 1.01 < certificate.lower_bound_ms <= certificate.bottleneck_ms
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    graph=cost_graphs(max_nodes=8, tied=True),
+    rate=st.sampled_from([0.5, 2.0, 9.0]),
+    data=st.data(),
+)
+def test_what_a_stage_may_cost_is_what_it_costs_once_all_is_decided(
+    graph: CostGraph, rate: float, data: st.DataObject
+) -> None:
+    problem = compile_problem(Objective(graph, wires(rate), 3), allow_empty=True)
+    reach = Reach(problem)
+    strides = Strides(problem, reach, 1e3)
+    assume(strides.rooted.all())
+    windows = Windows(problem, reach, 1e3)
+    first = Enumeration(windows, 1, 10**6).run()
+    assert first is not None
+    some = data.draw(st.lists(st.integers(0, len(first) - 1), min_size=1, unique=True))
+    checked: list[Floats] = []
+    exactly = extensions._Extensions._exactly
+
+    def compared(self: extensions._Extensions, rows: Reached) -> Reached:
+        checked.append(rows.value - rows.cost)
+        return exactly(self, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Room, "enough", lambda self, rows, at: np.ones(len(rows), dtype=bool))
+        patch.setattr(extensions._Extensions, "_exactly", compared)
+        extensions.extend(windows, 2, first.keep(np.array(some)), 10**6, strides)
+    assert len(checked) == 1
+    np.testing.assert_allclose(checked[0], 0.0, atol=1e-9)

@@ -81,11 +81,8 @@ def _kind_of(cls: type) -> str:
 
 
 def _items(value: Any, cls: type) -> Iterable[tuple[Any, Any]]:
-    if issubclass(cls, list | tuple):
-        items = (
-            list.__iter__(value) if issubclass(cls, list) else tuple.__iter__(value)
-        )  # not a len of its own
-        value = list(items)
+    if issubclass(cls, list | tuple):  # whatever length the class says that it has
+        value = list(list.__iter__(value) if issubclass(cls, list) else tuple.__iter__(value))
     if issubclass(cls, dict | list | tuple | set | frozenset) and len(value) > _LONG:
         return [("len", len(value))]
     if issubclass(cls, dict):

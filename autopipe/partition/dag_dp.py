@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autopipe.partition.downsets import Downsets
-from autopipe.partition.pairs import StagePrices
+from autopipe.partition.pairs import PAIR, StagePrices
 from autopipe.partition.problem import Floats, Ints, Problem
 from autopipe.partition.reach import Bools
 from autopipe.partition.windows import Windows
@@ -123,7 +123,7 @@ class _Step:
         for start in range(0, len(reached), block):
             rows = reached[start : start + block]
             at, b = np.nonzero(self._possible(rows) & self.prices.subset(rows))
-            self.work += _PAIR * len(at) + len(rows) * len(self.after) // 5
+            self.work += PAIR * len(at) + len(rows) * len(self.after) // 5
             if self.work > budget:
                 return False
             self._relax(rows[at], b, limit, summed=summed)
@@ -164,9 +164,6 @@ class _Step:
         same: Bools = (self.prices.after[b] == self.prices.before[a]).all(axis=1)
         return same
 
-
-_PAIR = 30
-"""Work of pricing one pair, in rows of an enumeration."""
 
 _BLOCK = 4_000_000
 """Pairs looked at together."""

@@ -9,10 +9,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autopipe.partition.downsets import Downsets
 from autopipe.partition.problem import Floats, Ints, Problem
 from autopipe.partition.reach import Bools
+
+PAIR = 30
+"""Work of pricing one pair, in rows of an enumeration."""
 
 _BLOCK = 2_000_000
 """Cells of a block of pairs by nets."""
@@ -71,9 +75,7 @@ class StagePrices:
 
     def subset(self, rows: Ints) -> Bools:
         """Which downsets of the later level contain those of the earlier one, `[rows, after]`."""
-        with np.errstate(all="ignore"):  # BLAS may flag lanes beyond the ends of small matrices
-            contained: Bools = self.before[rows].astype(np.float32) @ self.absent.T < 0.5
-        return contained
+        return contained(self.before[rows], self.absent)
 
     def cost(self, a: Ints, b: Ints) -> Floats:
         """Cost of the stages between rows a and b, one a pair; infinite where memory does not fit."""
@@ -122,6 +124,21 @@ class StagePrices:
     def _held(self, stage: Bools, amount: Floats) -> Floats:
         held: Floats = float(amount[self.always].sum()) + stage @ amount[self.union]
         return held
+
+
+def contained(before: Bools, absent: NDArray[np.float32]) -> Bools:
+    """Which downsets hold all of which others.
+
+    Args:
+        before: Members of the smaller ones, `[a, items]`.
+        absent: 1 for what is no member of the larger ones, `[b, items]`.
+
+    Returns:
+        `[a, b]`.
+    """
+    with np.errstate(all="ignore"):  # BLAS may flag lanes beyond the ends of small matrices
+        holds: Bools = before.astype(np.float32) @ absent.T < 0.5
+    return holds
 
 
 def _combine(problem: Problem, compute: Floats, received: Floats, sent: Floats) -> Floats:

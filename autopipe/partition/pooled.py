@@ -23,7 +23,7 @@ import numpy as np
 
 from autopipe.partition.problem import Floats, Ints, Problem
 from autopipe.partition.reach import Bools, Reach
-from autopipe.partition.relaxed import Relaxed
+from autopipe.partition.relaxed import Relaxed, Units
 
 _LIGHT = 0.01
 """Share of the target up to which an item may go into a pool."""
@@ -214,7 +214,14 @@ def _assemble(problem: Problem, reach: Reach, small: Bools, weight: Floats, pool
         kept=problem.kept[nets],
         tied=(),
     )
-    return Relaxed(relaxed, np.where(order < n, order, -1), tuple(np.flatnonzero(small).tolist()))
+    counted, base = [], n
+    for units_of in pools:
+        items: Ints = np.flatnonzero(units_of.count)
+        row = np.array([place[base + at] for at in range(units_of.size)], dtype=np.int64)
+        counted.append(Units(items, units_of.count[items], row))
+        base += units_of.size
+    dropped = tuple(np.flatnonzero(small).tolist())
+    return Relaxed(relaxed, np.where(order < n, order, -1), dropped, tuple(counted))
 
 
 def _order(problem: Problem, reach: Reach, small: Bools, pools: list[_Pool]) -> nx.DiGraph[int]:

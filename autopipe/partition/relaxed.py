@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from autopipe.partition.problem import Floats, Ints, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Items that are counted, and the units of the relaxed problem that stand for them.
+
+    Args:
+        items: Items of the whole problem.
+        counts: How many units each stands for.
+        units: The units, in their order.
+    """
+
+    items: Ints
+    counts: Ints
+    units: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +32,13 @@ class Relaxed:
         problem: The relaxed problem.
         kept: For each of its items the item of the whole problem, -1 for a unit of a pool.
         dropped: The others, in topological order.
+        pools: How those of them that are counted are.
     """
 
     problem: Problem
     kept: Ints
     dropped: tuple[int, ...]
+    pools: tuple[Units, ...] = ()
 
     def whole(self) -> tuple[Ints, Ints]:
         """Items of the whole problem that were kept, and which items of the relaxed one they are."""
@@ -39,7 +56,8 @@ class Relaxed:
         """
         kept = np.where(other.kept >= 0, self.kept[other.kept], -1)
         dropped = (*self.dropped, *self.kept[list(other.dropped)].tolist())
-        return Relaxed(other.problem, kept, tuple(sorted(dropped)))
+        pools = tuple(replace(pool, items=self.kept[pool.items]) for pool in other.pools)
+        return Relaxed(other.problem, kept, tuple(sorted(dropped)), pools)
 
 
 def place_dropped(problem: Problem, relaxed: Relaxed, stage_of: Ints) -> Ints:

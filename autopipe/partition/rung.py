@@ -78,6 +78,7 @@ class Rung:
         self.best, self.relaxed, self.reduced = best, relaxed, reduced
         self.reach = reach or Reach(reduced.problem)
         self.work = 0
+        self.found: Ints | None = None
         self.lifted: Ints | None = None
         self.strides: Strides | None = None
         self.least = np.inf
@@ -94,6 +95,7 @@ class Rung:
             if outcome.stage_of is None:
                 return Stopped.BUDGET
             best.prove(outcome.bottleneck_ms)
+            self.least = outcome.bottleneck_ms
             before = best.upper
             self._lift(outcome.stage_of)
             if best.closed():
@@ -143,7 +145,8 @@ class Rung:
                 until, budget // (_TARGETS if width is None else _QUICK), width
             )
             while near and not self._met() and self.work < until:
-                near = self._ask(self._top() * (1 - RELATIVE), until - self.work).complete
+                share = max(until - self.work, budget // _TARGETS)
+                near = self._ask(self._top() * (1 - RELATIVE), share).complete
             if self._met():
                 best.prove(self._top())
                 return Stopped.OPTIMAL if best.closed() else Stopped.RELAXATION
@@ -213,7 +216,8 @@ class Rung:
 
     def _lift(self, stage_of: Ints) -> None:
         """Make a split of the relaxed problem one of the whole."""
-        placed = place_dropped(self.best.problem, self.relaxed, self.reduced.expand(stage_of))
+        self.found = self.reduced.expand(stage_of)
+        placed = place_dropped(self.best.problem, self.relaxed, self.found)
         self.lifted = self.best.offer(placed, "downsets")
 
     def culprits(self) -> frozenset[int]:

@@ -13,6 +13,7 @@ from autopipe.partition.bounds import simple_bound
 from autopipe.partition.incumbent import RELATIVE, Incumbent, by_stage
 from autopipe.partition.lean import lean_problem
 from autopipe.partition.orders import linear_orders
+from autopipe.partition.placing import place
 from autopipe.partition.problem import Ints, Problem
 from autopipe.partition.reach import Reach
 from autopipe.partition.reduce import Reduced, reduce_problem
@@ -243,13 +244,16 @@ class _Search:
         if same in self.searched:
             return self.searched[same]
         stopped = self._windows(rung, same, int(share * self.budget) // 10)
+        exact = problem.overlap or problem.limit is not None
         if stopped is Stopped.BUDGET:
             rung = rung.fused()
             rung.work = 0
-            exact = problem.overlap or problem.limit is not None
             budget = int(share * self.budget)
             stopped = rung.windows(budget // 2) if exact else rung.sweep(budget)
             self.budget -= rung.work
+        if stopped is Stopped.RELAXATION and rung.found is not None and limited and not exact:
+            self.budget -= place(self.best, reach, relaxed, rung.found, self.budget)
+            stopped = Stopped.OPTIMAL if self.best.closed() else stopped
         if stopped is not Stopped.BUDGET:
             self.searched[same] = stopped, rung
         return stopped, rung

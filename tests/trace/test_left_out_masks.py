@@ -1,4 +1,8 @@
-"""Decoders of transformers whose attention is not as causal as their mask: unsplit, values decide."""
+"""Decoders of transformers whose attention is not as causal as their mask: unsplit, values decide.
+
+Plain, attention without a mask is asked for; captured, with one that hides nothing and with the heads of keys
+repeated. That sums in another order, so these are compared as closely as that allows.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +53,7 @@ def test_attention_that_is_not_causal_reads_all_where_nothing_is_padding(
 ) -> None:
     model = decoder(use_bidirectional_attention=True)
     traced = capture(model, (IDS,), {"attention_mask": example})
-    assert_agrees(model, (IDS,), {"attention_mask": values}, traced=traced)
+    assert_agrees(model, (IDS,), {"attention_mask": values}, traced=traced, exact=False)
     assert calls(traced).count("is_left_out") == 1
 
 
@@ -63,7 +67,7 @@ def test_the_values_matter_to_such_a_model() -> None:
 def test_attention_that_is_not_causal_reads_all_of_one_sequence(positions: torch.Tensor) -> None:
     model = decoder(use_bidirectional_attention=True)
     traced = capture(model, (IDS,), {"position_ids": torch.arange(12)[None].expand(2, -1)})
-    assert_agrees(model, (IDS,), {"position_ids": positions.expand(2, -1)}, traced=traced)
+    assert_agrees(model, (IDS,), {"position_ids": positions.expand(2, -1)}, traced=traced, exact=False)
 
 
 def test_nothing_is_asked_where_attention_and_mask_agree() -> None:

@@ -13,7 +13,7 @@ from tests.trace.agreement import calls, opaque_modules
 
 
 class Inner(nn.Module):
-    """Has leaves of several kinds."""
+    """Has leaves of several kinds. The norm comes first: of two rows it leaves but signs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Inner(nn.Module):
         self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.norm(self.linear(x))
+        x = self.linear(self.norm(x))
         return x + self.attention(x[None], x[None], x[None], need_weights=False)[0][0]
 
 

@@ -57,7 +57,8 @@ def test_gradient_checkpointing_is_seen_through(model: Any, use_reentrant: bool)
     with pytest.warns(FutureWarning, match="deprecated"):
         model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     model.config.use_cache = False
-    traced = assert_agrees(model, (), {"input_ids": IDS, "labels": IDS})
+    # Captured, attention takes a mask, which sums in another order than a causal attention without one.
+    traced = assert_agrees(model, (), {"input_ids": IDS, "labels": IDS}, exact=False)
     assert opaque_modules(traced) == {}
     noted = {info.recompute for info in traced.info.values() if info.recompute}
     assert len(noted) == 2

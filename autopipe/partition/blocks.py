@@ -39,8 +39,11 @@ _ROUNDS = 4
 _WORTHWHILE = 0.95
 """Share of items left by a round above which another one does not pay."""
 
-_REGIONS = 2
+_REGIONS = 8
 """Nested regions that are looked at for one item."""
+
+_ROUNDING = 1e-9
+"""Share of a cost that may come of adding and taking back what others cost."""
 
 
 def fuse_blocks(problem: Problem) -> Reduced:
@@ -99,7 +102,7 @@ class _Blocks:
         found: list[list[int]] = []
         least = np.inf
         for items, outside in self._grow(anchor):
-            if outside <= least and self._find(items[-1]) != self._find(anchor):
+            if outside <= least * (1 + _ROUNDING) and self._find(items[-1]) != self._find(anchor):
                 least = outside
                 found.append(items.copy())
         return [self._region(anchor, items) for items in found[-_REGIONS:]]

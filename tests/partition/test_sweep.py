@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -92,6 +93,31 @@ def test_a_residual_block_becomes_one_item_where_a_transfer_is_dearer_than_the_b
         assert len(set(item_of[3 * b + 1 : 3 * b + 4])) == 1
     cheap = compile_problem(Objective(residual_chain(5, 1), wires(2.0), 3), allow_empty=True)
     assert fuse_blocks(cheap).problem.n == cheap.n
+
+
+def attention(n_blocks: int, out_bytes: int, ms: float) -> CostGraph:
+    """Blocks of three projections, each turned twice before they meet, and one heavy item after each."""
+    nodes = [CostNode("x", fwd_ms=90 * ms, out_bytes=out_bytes)]
+    edges = []
+    for b in range(n_blocks):
+        before, steps = f"heavy{b - 1}" if b else "x", ("", "turn", "twice")
+        for side in "qkv":
+            names = [before, *(f"{side}{step}{b}" for step in steps), f"meet{b}"]
+            edges += list(pairwise(names))
+        edges.append((f"meet{b}", f"heavy{b}"))
+        names = [f"{side}{step}{b}" for step in steps for side in "qkv"]
+        nodes += [CostNode(name, fwd_ms=ms, out_bytes=out_bytes) for name in (*names, f"meet{b}")]
+        nodes.append(CostNode(f"heavy{b}", fwd_ms=90 * ms, out_bytes=out_bytes))
+    return CostGraph.build(nodes, edges)
+
+
+@pytest.mark.parametrize("rate", [1.0, 3.0, 7.0, 10.0])
+def test_what_rounding_leaves_of_costs_taken_back_keeps_nothing_apart(rate: float) -> None:
+    for out_bytes in (1, 5, 6, 67, 671):
+        graph = attention(3, out_bytes, ms=0.1 * out_bytes / rate)
+        fused = fuse_blocks(compile_problem(Objective(graph, wires(rate), 3), allow_empty=True))
+        for b in range(3):
+            assert len(set(fused.item_of[11 * b + 1 : 11 * b + 11])) == 1, (out_bytes, b)
 
 
 def tables(n_blocks: int, table_bytes: int) -> CostGraph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,6 +14,9 @@ _SAFE = 1e-6
 """Share by which weights are taken for more (or less) than they are, against rounding of the flows."""
 
 _INFINITE = 2**30
+
+_REMEMBERED = 2**14
+"""Flows whose answers are kept."""
 
 
 class BlockCosts:
@@ -117,9 +121,6 @@ class PartCuts:
 
     def _saturates(self, load: Floats, *, closed: bool, held: int | None) -> bool:
         """Can every load flow to the anchor? Then no part has more load than cut."""
-        from scipy.sparse import csr_array
-        from scipy.sparse.csgraph import maximum_flow
-
         arcs = _FlowArcs(self.region, self.costs)
         arcs.add_loads(load)
         arcs.add_shared()
@@ -128,16 +129,27 @@ class PartCuts:
         if held is not None:
             arcs.add(0, arcs.node(held), np.inf)
         arcs.add_nets()
-        costs = np.array(arcs.capacities)
-        finite = np.isfinite(costs)
-        scale = _INFINITE / 4 / max(float(costs[finite].sum()), 1e-300)
-        capacity = np.full(len(costs), _INFINITE // 2, dtype=np.int64)
-        capacity[finite] = np.rint(costs[finite] * scale)
-        wanted = int(capacity[finite & (np.array(arcs.tails) == 0)].sum())
-        graph = csr_array((capacity, (arcs.tails, arcs.heads)), shape=(arcs.n_nodes, arcs.n_nodes))
-        graph.sum_duplicates()
-        graph.data = np.minimum(graph.data, _INFINITE).astype(np.int32)
-        return int(maximum_flow(graph, 0, 1).flow_value) >= wanted
+        return _all_flows(arcs.n_nodes, tuple(arcs.tails), tuple(arcs.heads), tuple(arcs.capacities))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _all_flows(
+    n_nodes: int, tails: tuple[int, ...], heads: tuple[int, ...], capacities: tuple[float, ...]
+) -> bool:
+    """Whether the finite capacities out of node 0 can all flow to node 1; blocks that repeat ask again."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_flow
+
+    costs = np.array(capacities)
+    finite = np.isfinite(costs)
+    scale = _INFINITE / 4 / max(float(costs[finite].sum()), 1e-300)
+    capacity = np.full(len(costs), _INFINITE // 2, dtype=np.int64)
+    capacity[finite] = np.rint(costs[finite] * scale)
+    wanted = int(capacity[finite & (np.array(tails) == 0)].sum())
+    graph = csr_array((capacity, (tails, heads)), shape=(n_nodes, n_nodes))
+    graph.sum_duplicates()
+    graph.data = np.minimum(graph.data, _INFINITE).astype(np.int32)
+    return int(maximum_flow(graph, 0, 1).flow_value) >= wanted
 
 
 class _FlowArcs:

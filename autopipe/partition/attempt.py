@@ -157,9 +157,10 @@ class _Attempt:
 
     def _enumerate(self, todo: set[int], cap: int) -> int | None:
         for j in sorted(todo, key=lambda x: (self.windows.n_open(x), x)):
-            enumeration = Enumeration(self.windows, j, cap)
+            n_words = max(1, self.windows.n_open(j) // 64)
+            enumeration = Enumeration(self.windows, j, cap, (self.budget - self.work) / n_words)
             downsets = enumeration.run()
-            self.work += enumeration.work * max(1, len(enumeration.items) // 64)
+            self.work += enumeration.work * n_words
             if downsets is not None:
                 self.levels[j] = downsets
                 return j

@@ -123,9 +123,10 @@ class _Step:
         for start in range(0, len(reached), block):
             rows = reached[start : start + block]
             at, b = np.nonzero(self._possible(rows) & self.prices.subset(rows))
-            self.work += PAIR * len(at) + len(rows) * len(self.after) // 5
-            if self.work > budget:
+            self.work += len(rows) * len(self.after) // 5
+            if self.work + PAIR * len(at) > budget:
                 return False
+            self.work += PAIR * len(at)
             self._relax(rows[at], b, limit, summed=summed)
         return True
 

@@ -105,11 +105,12 @@ class Enumeration:
         windows: The levels.
         j: Which one.
         cap: Give up beyond so many partial downsets.
+        budget: Give up beyond so many rows looked at.
     """
 
-    def __init__(self, windows: Windows, j: int, cap: int) -> None:
+    def __init__(self, windows: Windows, j: int, cap: int, budget: float = np.inf) -> None:
         """Lay out items, masks and charges."""
-        self.windows, self.j, self.cap = windows, j, cap
+        self.windows, self.j, self.cap, self.budget = windows, j, cap, budget
         self.limits()
         if not cap:
             return
@@ -161,6 +162,14 @@ class Enumeration:
             mask[at // 64] |= np.uint64(1) << np.uint64(at % 64)
         return mask
 
+    def prefixes(self, items: list[int]) -> Words:
+        """What comes before each of some open items, as bits, `[len(items), words]`."""
+        masks: Words = np.zeros((len(items), self.n_words), dtype=np.uint64)
+        for at, item in enumerate(items[:-1]):
+            masks[at + 1] = masks[at]
+            masks[at + 1, self.bit[item] // 64] |= np.uint64(1) << np.uint64(self.bit[item] % 64)
+        return masks
+
     def _lay_out(self, net: CutNet, r: int) -> None:
         """Say at which decision a net is charged, and what else must hold."""
         level = self.windows.levels[self.j]
@@ -174,9 +183,8 @@ class Enumeration:
                 return
             root = self.mask([] if inside[net.anchor] else [net.anchor])
             ends = sorted(x for x in net.ends if not inside[x])
-            for at, end in enumerate(ends):
-                charge = (root, True, self.mask(ends[:at]), r, net.send, net.receive)
-                self.on_exclude[self.bit[end]].append(charge)
+            for end, earlier in zip(ends, self.prefixes(ends), strict=True):
+                self.on_exclude[self.bit[end]].append((root, True, earlier, r, net.send, net.receive))
             return
         if any(inside[x] for x in net.ends):
             if outside[net.anchor]:
@@ -187,8 +195,8 @@ class Enumeration:
             return
         ends = sorted(x for x in net.ends if not outside[x])
         if outside[net.anchor]:
-            for at, end in enumerate(ends):
-                self.on_include[self.bit[end]].append((r, net.send, net.receive, self.mask(ends[:at])))
+            for end, earlier in zip(ends, self.prefixes(ends), strict=True):
+                self.on_include[self.bit[end]].append((r, net.send, net.receive, earlier))
             return
         some = self.mask(ends)
         none = self.mask([])
@@ -221,7 +229,7 @@ class Enumeration:
                 included = self._prune(included)
                 rows = rows.join(included) if len(rows.weight) else included
             self.work += len(rows.weight)
-            if len(rows.weight) > self.cap:
+            if len(rows.weight) > self.cap or self.work > self.budget:
                 return None
             if not len(rows.weight):
                 break

@@ -37,6 +37,10 @@ class _Charge:
     cost: float
 
 
+_NET = 30
+"""Work of laying out what a net costs."""
+
+
 def extend(
     windows: Windows, j: int, before: Downsets, cap: int, strides: Strides | None
 ) -> tuple[tuple[Downsets, Ints, Floats] | None, int]:
@@ -57,7 +61,7 @@ def extend(
     """
     extensions = _Extensions(windows, j, cap, before.members(), strides)
     found = extensions.reach()
-    return found, extensions.work * max(2, len(extensions.items) // 64) // 2
+    return found, extensions.work * max(2, len(extensions.items) // 64) // 2 + _NET * windows.problem.m
 
 
 class _Extensions(Enumeration):
@@ -75,23 +79,40 @@ class _Extensions(Enumeration):
         self.on_leaving: list[list[_Charge]] = [[] for _ in self.items]
         self.on_letting: list[list[_Charge]] = [[] for _ in self.items]
         self.sure: Floats = (self.inside & ~self.before) @ problem.weight[self.kind]
-        self.unsure: list[int] = []
         self._lay_out_stage()
         self.room = Room(strides, self, self.before, self.begin_bits) if strides else None
 
     def _lay_out_stage(self) -> None:
+        """Say what nets cost: of those without open pins at once, of the others when a pin is decided."""
         problem, reach = self.windows.problem, self.windows.reach
-        for net, pins in enumerate(problem.pins):
+        self.unsure = np.flatnonzero(~reach.made_first).tolist()
+        is_open = np.zeros(problem.n, dtype=bool)
+        is_open[self.items] = True
+        made = (self.inside | is_open)[problem.maker] & reach.made_first
+        ends = problem.ends
+        busy = np.bincount(ends.net_of, weights=is_open[ends.pins], minlength=problem.m) > 0
+        self._add_decided(made & ~busy)
+        for net in np.flatnonzero(made & busy).tolist():
             maker = int(problem.maker[net])
-            if not reach.ancestors[list(pins), maker].all():
-                self.unsure.append(net)
-            elif self.inside[maker] or maker in self.bit:
-                readers = [x for x in pins if x != maker]
-                made = self.before[:, maker]
-                if made.any():
-                    self._lay_out_received(readers, made, float(problem.cin[self.kind, net]))
-                if not made.all():
-                    self._lay_out_sent(maker, readers, ~made, float(problem.cout[self.kind, net]))
+            readers = [x for x in problem.pins[net] if x != maker]
+            held = self.before[:, maker]
+            if held.any():
+                self._lay_out_received(readers, held, float(problem.cin[self.kind, net]))
+            if not held.all():
+                self._lay_out_sent(maker, readers, ~held, float(problem.cout[self.kind, net]))
+
+    def _add_decided(self, nets: Bools) -> None:
+        """Add what nets cost whose makers are in and of whose readers none is open."""
+        problem = self.windows.problem
+        pins = problem.ends.pins[nets[problem.ends.net_of]]
+        size, chosen = problem.ends.size[nets], np.flatnonzero(nets)
+        if not len(chosen):
+            return
+        starts = np.cumsum(size) - size
+        held = self.before[:, problem.maker[chosen]]
+        arrives = held & np.logical_or.reduceat((self.inside & ~self.before)[:, pins], starts, axis=1)
+        leaves = ~held & np.logical_or.reduceat(~self.inside[pins], starts)
+        self.sure += arrives @ problem.cin[self.kind, chosen] + leaves @ problem.cout[self.kind, chosen]
 
     def _lay_out_received(self, readers: list[int], made: Bools, cost: float) -> None:
         surely = [x for x in readers if self.inside[x]]
@@ -99,8 +120,8 @@ class _Extensions(Enumeration):
         self.sure += cost * received
         if (waiting := made & ~received).any():
             ends = sorted(x for x in readers if x in self.bit)
-            for at, end in enumerate(ends):
-                self.on_letting[self.bit[end]].append(_Charge(waiting, self.mask(ends[:at]), cost))
+            for end, earlier in zip(ends, self.prefixes(ends), strict=True):
+                self.on_letting[self.bit[end]].append(_Charge(waiting, earlier, cost))
 
     def _lay_out_sent(self, maker: int, readers: list[int], made: Bools, cost: float) -> None:
         if any(not self.inside[x] and x not in self.bit for x in readers):
@@ -110,9 +131,9 @@ class _Extensions(Enumeration):
                 self.on_letting[self.bit[maker]].append(_Charge(made, self.mask([]), cost))
             return
         ends = sorted(x for x in readers if x in self.bit)
-        root = [] if self.inside[maker] else [maker]
-        for at, end in enumerate(ends):
-            self.on_leaving[self.bit[end]].append(_Charge(made, self.mask(root + ends[:at]), cost))
+        root = self.mask([] if self.inside[maker] else [maker])
+        for end, earlier in zip(ends, self.prefixes(ends), strict=True):
+            self.on_leaving[self.bit[end]].append(_Charge(made, root | earlier, cost))
 
     def reach(self) -> tuple[Downsets, Ints, Floats] | None:
         """The downsets, each with its beginning and the cost of the stage; None beyond the cap."""

@@ -47,6 +47,7 @@ class Walk:
         windows: Their windows for the target.
         budget: Work in rows by items, about 1e7 a second.
         strides: What comes along with its items.
+        branches: Which of them are alike.
         width: Follow only so many downsets of each level, those that reach farthest among the first that
             are found; a split may then be missed, and nothing is proven unless all were followed.
     """
@@ -57,6 +58,7 @@ class Walk:
         windows: Windows,
         budget: int,
         strides: Strides,
+        branches: Symmetric,
         width: int | None = None,
     ) -> None:
         """Start before the first stage."""
@@ -66,7 +68,7 @@ class Walk:
         self.work = 0
         self.needless = Needless(problem, strides)
         self.along = strides if width is None else None
-        self.branches = Symmetric.of(problem, windows.reach)
+        self.branches = branches
 
     def path(self) -> Path:
         """A split within the target, or the proof that there is none; neither if the budget ended first.

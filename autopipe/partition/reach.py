@@ -79,7 +79,10 @@ class Reach:
             self.after += self.weight[rows] @ among
 
     def _nets(self, problem: Problem) -> tuple[RootedNets, RootedNets]:
-        """Nets whose first pin comes before all others, and of the rest those whose last comes after all."""
+        """Nets whose first pin comes before all others, and of the rest those whose last comes after all.
+
+        ``made_first`` says which nets are made before all that reads them.
+        """
         pins, net_of = problem.ends.pins, problem.ends.net_of
         stop = np.cumsum(problem.ends.size)
         head, tail = pins[stop - problem.ends.size], pins[stop - 1]
@@ -91,6 +94,7 @@ class Reach:
         rooted = whole(self.ancestors[pins, head[net_of]])
         corooted = whole(self.ancestors[tail[net_of], pins]) & ~rooted
         makes = head == problem.maker
+        self.made_first: Bools = rooted & makes
         both = []
         for chosen, root in ((rooted, head), (corooted, tail)):
             ends = chosen[net_of] & (pins != root[net_of])

@@ -26,6 +26,7 @@ from autopipe.partition.reduce import Reduced
 from autopipe.partition.relaxed import Relaxed, place_dropped
 from autopipe.partition.strides import Strides
 from autopipe.partition.sweep import Path, Sweep
+from autopipe.partition.symmetric import Symmetric
 from autopipe.partition.walk import walk
 
 _DOWNSETS = 400_000
@@ -80,7 +81,7 @@ class Rung:
         self.work = 0
         self.found: Ints | None = None
         self.lifted: Ints | None = None
-        self.strides: Strides | None = None
+        self.known: tuple[Strides, Symmetric] | None = None
         self.least = np.inf
 
     def windows(self, budget: int) -> Stopped:
@@ -183,9 +184,10 @@ class Rung:
 
     def _ask(self, target: float, budget: int, width: int | None = None) -> Path:
         """Walk for one target and take what comes of it."""
-        if self.strides is None:
-            self.strides = Strides(self.reduced.problem, self.reach, self.best.upper)
-        path = walk(self.reduced.problem, self.reach, self.strides, target, budget, width)
+        problem = self.reduced.problem
+        if self.known is None:
+            self.known = Strides(problem, self.reach, self.best.upper), Symmetric.of(problem, self.reach)
+        path = walk(problem, self.reach, *self.known, target, budget, width)
         self.work += path.work
         if path.stage_of is not None:
             self.least = min(self.least, path.bottleneck_ms)

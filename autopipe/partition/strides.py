@@ -89,12 +89,11 @@ class Strides:
         self.problem, self.reach, self.target = problem, reach, target
         ancestors = reach.ancestors
         self.within: Bools = np.zeros((problem.n, problem.m), dtype=bool)
-        self.rooted: Bools = np.zeros(problem.m, dtype=bool)
+        self.rooted: Bools = reach.made_first
         short: Bools = np.zeros(problem.m, dtype=bool)
         for net, pins in enumerate(problem.pins):
             ends, maker = list(pins), int(problem.maker[net])
             self.within[:, net] = ancestors[:, ends].all(axis=1)
-            self.rooted[net] = ancestors[ends, maker].all()
             between = ancestors[ends].any(axis=0) & ancestors[:, maker]
             short[net] = reach.weight[between].sum() <= target * (1 + _ROUNDING)
         self.ends_at: Ints = np.where(self.within.any(axis=0), self.within.argmax(axis=0), -1)

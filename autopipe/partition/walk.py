@@ -10,13 +10,20 @@ from autopipe.partition.problem import Problem
 from autopipe.partition.reach import Reach
 from autopipe.partition.strides import Strides
 from autopipe.partition.sweep import Path
+from autopipe.partition.symmetric import Symmetric
 
 _NARROW = 2_000
 """Partial downsets up to which a level is enumerated beforehand, to narrow the windows."""
 
 
 def walk(
-    problem: Problem, reach: Reach, strides: Strides, target: float, budget: int, width: int | None = None
+    problem: Problem,
+    reach: Reach,
+    strides: Strides,
+    branches: Symmetric,
+    target: float,
+    budget: int,
+    width: int | None = None,
 ) -> Path:
     """Is there a split whose stages all cost no more than the target?
 
@@ -24,6 +31,7 @@ def walk(
         problem: The items; transfers summed with compute, no memory limit, stages may stay empty.
         reach: Their closure.
         strides: What comes along with them.
+        branches: Which of them are alike.
         target: T, milliseconds.
         budget: Work in rows by items, about 1e7 a second.
         width: Follow only so many downsets a level: quick, and a split may be missed.
@@ -36,5 +44,5 @@ def walk(
     narrowed = levels_within(problem, reach, target, budget // 4, cap=_NARROW)
     if narrowed.verdict is Verdict.IMPOSSIBLE:
         return Path(None, np.inf, True, narrowed.work)
-    path = Walk(problem, narrowed.windows, budget - narrowed.work, strides, width).path()
+    path = Walk(problem, narrowed.windows, budget - narrowed.work, strides, branches, width).path()
     return Path(path.stage_of, path.bottleneck_ms, path.complete, narrowed.work + path.work)

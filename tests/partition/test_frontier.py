@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autopipe.ir.cost_graph import CostGraph, CostNode
 from autopipe.partition import Objective, compile_problem, extensions, frontier, needless, room, solve, walk
+from autopipe.partition.attempt import Verdict, attempt
 from autopipe.partition.downsets import Downsets, Enumeration
 from autopipe.partition.polish import stage_loads
 from autopipe.partition.problem import Floats, Problem
@@ -20,6 +21,7 @@ from autopipe.partition.rows import Reached
 from autopipe.partition.rung import Rung, Stopped
 from autopipe.partition.strides import Strides
 from autopipe.partition.sweep import Path, Sweep
+from autopipe.partition.symmetric import Symmetric
 from autopipe.partition.windows import Windows
 from tests import oracles
 from tests.partition.every_search import parallel_branches
@@ -31,7 +33,9 @@ def optimum(problem: Problem) -> float:
     reach, best = Reach(problem), np.inf
     while True:
         target = 1e6 if np.isinf(best) else best - 1e-6
-        path = walk.walk(problem, reach, Strides(problem, reach, target), target, 10**12)
+        path = walk.walk(
+            problem, reach, Strides(problem, reach, target), Symmetric.of(problem, reach), target, 10**12
+        )
         assert path.complete
         if path.stage_of is None:
             return best
@@ -127,6 +131,16 @@ def test_what_a_sweep_does_not_decide_is_walked(monkeypatch: pytest.MonkeyPatch)
     walked = solve(graph, 4, hardware=wires(0.5), allow_empty=True).certificate
     assert walked.stopped_by == "optimal"
     assert walked.bottleneck_ms == pytest.approx(swept.bottleneck_ms)
+
+
+@pytest.mark.parametrize("budget", [10_000, 300_000, 1_000_000])
+def test_a_target_is_given_up_as_soon_as_its_budget_ends(budget: int) -> None:
+    nodes = [CostNode(f"{tower}{i}", fwd_ms=1.0) for i in range(60) for tower in "ab"]
+    edges = [(f"{tower}{i}", f"{tower}{i + 1}") for i in range(59) for tower in "ab"]
+    problem = compile_problem(Objective(CostGraph.build(nodes, edges), wires(1.0), 4), allow_empty=True)
+    outcome = attempt(problem, Reach(problem), 72.0, budget)
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert outcome.work <= 2 * budget
 
 
 def test_a_small_budget_still_proves_more_than_a_fair_share() -> None:

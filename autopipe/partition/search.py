@@ -208,12 +208,17 @@ class _Search:
         return stopped
 
     def _counted(self, reach: Reach) -> None:
-        """Count what is small and loose; the more of it the better, as long as that can be decided."""
+        """Count what is small and loose; the more of it the better, as long as that can be decided.
+
+        What is counted too coarsely finds a better split all the same: below that, more can be decided.
+        """
         stopped, rung = self._rung(reach, Depth.POOLED, share=_POOLED[Depth.POOLED])
         if stopped is Stopped.RELAXATION and rung.relaxed.dropped:
             self._rung(reach, Depth.QUIET, share=_POOLED[Depth.QUIET])
         elif stopped is Stopped.BUDGET:
-            self._rung(reach, Depth.COARSE, share=_POOLED[Depth.COARSE])
+            stopped, _ = self._rung(reach, Depth.COARSE, share=_POOLED[Depth.COARSE])
+            if stopped is Stopped.RELAXATION:
+                self._rung(reach, Depth.POOLED, share=_POOLED[Depth.POOLED])
 
     def _fringe(self, reach: Reach) -> Stopped:
         """Leave out the fringe; put back what was left out of the dearest stages as long as that helps."""

@@ -37,7 +37,7 @@ class _Charge:
     cost: float
 
 
-_NET = 30
+_NET = 20
 """Work of laying out what a net costs."""
 
 

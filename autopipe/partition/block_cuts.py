@@ -91,11 +91,15 @@ class PartCuts:
             return True
         return self._saturates(self.spared, closed=False, held=None)
 
+    def whole_is_dearer(self) -> bool:
+        """Does the anchor's stage get dearer by the whole region, which is a part that holds every item?"""
+        region, cheap = self.region, self.costs.cheap
+        saved = sum(cheap[net] for net in region.inner if region.anchor in self.costs.pins[net])
+        return bool(self.load.sum() + cheap[region.shared].sum() > saved * (1 + _SAFE))
+
     def none_gains(self, item: int | None) -> bool:
         """Does the anchor's stage get no dearer by any part (that holds an item)?"""
-        if self._excess(self.region.items) > 0 or (
-            item is not None and self._excess(self._closure(item)) > 0
-        ):
+        if item is not None and self._excess(self._closure(item)) > 0:
             return False
         return self._saturates(self.load, closed=True, held=item)
 

@@ -167,7 +167,7 @@ class _Blocks:
         if not apart:
             return
         cuts = PartCuts(self.costs, self.near, region)
-        if not cuts.others_gain():
+        if cuts.whole_is_dearer() or not cuts.others_gain():
             return
         everything = cuts.none_gains(None)
         for item in apart:

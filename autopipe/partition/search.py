@@ -150,7 +150,7 @@ class _Search:
         if problem.limit is not None or problem.overlap:
             return self._ladder(reach)
         relaxed = relax(problem, reach, best.upper, Depth.LOOSE)
-        budget = int(_AT_ONCE[Depth.LOOSE] * self.budget) // 10
+        budget = int(_AT_ONCE[Depth.LOOSE] * self.budget)
         self._windows(self._of(relaxed, reach), _same(relaxed), budget)
         if best.closed():
             return Stopped.OPTIMAL

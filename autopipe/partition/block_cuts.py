@@ -93,9 +93,7 @@ class PartCuts:
 
     def whole_is_dearer(self) -> bool:
         """Does the anchor's stage get dearer by the whole region, which is a part that holds every item?"""
-        region, cheap = self.region, self.costs.cheap
-        saved = sum(cheap[net] for net in region.inner if region.anchor in self.costs.pins[net])
-        return bool(self.load.sum() + cheap[region.shared].sum() > saved * (1 + _SAFE))
+        return self._excess(self.region.items) > 0
 
     def none_gains(self, item: int | None) -> bool:
         """Does the anchor's stage get no dearer by any part (that holds an item)?"""

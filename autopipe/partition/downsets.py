@@ -166,8 +166,7 @@ class Enumeration:
         """What comes before each of some open items, as bits, `[len(items), words]`."""
         masks: Words = np.zeros((len(items), self.n_words), dtype=np.uint64)
         for at, item in enumerate(items[:-1]):
-            masks[at + 1] = masks[at]
-            masks[at + 1, self.bit[item] // 64] |= np.uint64(1) << np.uint64(self.bit[item] % 64)
+            masks[at + 1] = masks[at] | self.mask([item])
         return masks
 
     def _lay_out(self, net: CutNet, r: int) -> None:

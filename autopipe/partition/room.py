@@ -99,7 +99,7 @@ class Room:
         problem, level = self.strides.problem, self.level
         maker, pins = int(problem.maker[net]), list(problem.pins[net])
         cin, cout = float(problem.cin[self.kind, net]), float(problem.cout[self.kind, net])
-        if not self.strides.rooted[net]:
+        if not self.strides.reach.made_first[net]:
             self.start += max(cin, cout)
             return
         if not level.inside[maker] and maker not in level.bit:

@@ -89,7 +89,6 @@ class Strides:
         self.problem, self.reach, self.target = problem, reach, target
         ancestors = reach.ancestors
         self.within: Bools = np.zeros((problem.n, problem.m), dtype=bool)
-        self.rooted: Bools = reach.made_first
         short: Bools = np.zeros(problem.m, dtype=bool)
         for net, pins in enumerate(problem.pins):
             ends, maker = list(pins), int(problem.maker[net])
@@ -99,10 +98,10 @@ class Strides:
         self.ends_at: Ints = np.where(self.within.any(axis=0), self.within.argmax(axis=0), -1)
         self.least = np.minimum(problem.cin, problem.cout).min(axis=0)
         most = np.maximum(problem.cin, problem.cout).max(axis=0)
-        self.opening: Floats = np.where(short | ~self.rooted, most, most - self.least)
+        self.opening: Floats = np.where(short | ~reach.made_first, most, most - self.least)
         self._goes_on = ancestors[:, problem.maker] & ~self.within
         self._unrooted = np.zeros(problem.n, dtype=bool)
-        for net in np.flatnonzero(~self.rooted).tolist():
+        for net in np.flatnonzero(~reach.made_first).tolist():
             self._unrooted[list(problem.pins[net])] = True
         self._known: dict[int, Stride | None] = {}
 

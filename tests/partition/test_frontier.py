@@ -162,7 +162,7 @@ def test_what_a_stage_may_cost_is_what_it_costs_once_all_is_decided(
     problem = compile_problem(Objective(graph, wires(rate), 3), allow_empty=True)
     reach = Reach(problem)
     strides = Strides(problem, reach, 1e3)
-    assume(strides.rooted.all())
+    assume(reach.made_first.all())
     windows = Windows(problem, reach, 1e3)
     first = Enumeration(windows, 1, 10**6).run()
     assert first is not None

@@ -140,7 +140,7 @@ def errors(found: Any, expected: Any) -> dict[str, float]:
             continue
         difference = float((one.double() - other.double()).abs().max())
         largest = float(other.double().abs().max())
-        result[pytree.keystr(path)] = max(0.0, difference - noise) / max(largest, 1e-30)
+        result[pytree.keystr(path)] = max(difference - noise, 0.0) / max(largest, 1e-30)  # NaN stays NaN
     return result
 
 
@@ -152,9 +152,10 @@ def assert_close(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
 def assert_bitwise(found: Any, expected: Any) -> None:
     mine, theirs = (pytree.tree_flatten_with_path(tree)[0] for tree in (found, expected))
     for (path, one), (_, other) in zip(mine, theirs, strict=True):
-        same = (
-            torch.equal(one, other) if is_tensor(one) and is_tensor(other) else one is other or one == other
-        )
+        if is_tensor(one) and is_tensor(other):
+            same = one.dtype == other.dtype and torch.equal(one, other)
+        else:
+            same = one is other or one == other
         assert same, f"{pytree.keystr(path)}: {one} and {other}"
 
 
